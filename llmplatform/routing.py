@@ -1,0 +1,40 @@
+"""Which part of the service answers which path."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from channels.routing import ProtocolTypeRouter
+from django.conf import settings
+from servestatic import ServeStaticASGI
+
+from chat.routing import websocket_application
+from gateway.app import gateway_application
+
+Scope = MutableMapping[str, Any]
+App = Callable[[Scope, Any, Any], Awaitable[None]]
+
+INFERENCE_PATHS = re.compile(r"^(/v1/|/api/v1/v1/|/api/v1/models/[^/]+/chat$)")
+
+
+def build_application(django_application: App) -> App:
+    static = ServeStaticASGI(
+        django_application,
+        root=settings.STATIC_ROOT,
+        prefix=settings.STATIC_URL,
+        immutable_file_test=r"^.+\.[0-9a-f]{12}\..+$",
+    )
+
+    async def http(scope: Scope, receive: Any, send: Any) -> None:
+        path: str = scope["path"]
+        if INFERENCE_PATHS.match(path):
+            await gateway_application(scope, receive, send)
+        elif path.startswith(settings.STATIC_URL):
+            await static(scope, receive, send)
+        else:
+            await django_application(scope, receive, send)
+
+    application: App = ProtocolTypeRouter({"http": http, "websocket": websocket_application})
+    return application
