@@ -62,6 +62,10 @@ def _invalid(details: Any) -> ApiError:
     return ApiError("invalid_request", _("Some fields are not right; details says which."), details=dict(details))
 
 
+def _field_errors(error: ValidationError) -> Any:
+    return error.message_dict if hasattr(error, "error_dict") else {"body": error.messages}
+
+
 def _as_api_error(exc: Exception) -> ApiError | None:
     match exc:
         case ApiError():
