@@ -71,13 +71,9 @@ def _as_api_error(exc: Exception) -> ApiError | None:
         case ApiError():
             return exc
         case exceptions.ValidationError():
-            details = exc.detail if isinstance(exc.detail, dict) else {"body": exc.detail}
-            return ApiError(
-                "invalid_request", _("Some fields are not right; details says which."), details=dict(details)
-            )
+            return _invalid(exc.detail if isinstance(exc.detail, dict) else {"body": exc.detail})
         case ValidationError():
-            details = exc.message_dict if hasattr(exc, "error_dict") else {"body": exc.messages}
-            return ApiError("invalid_request", _("Some fields are not right; details says which."), details=details)
+            return _invalid(_field_errors(exc))
         case exceptions.NotAuthenticated() | exceptions.AuthenticationFailed():
             return ApiError("invalid_api_key", _("Log in first: the token is missing, wrong or expired."), 401)
         case exceptions.PermissionDenied() | PermissionDenied():
