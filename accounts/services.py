@@ -1,5 +1,8 @@
-"""What a person can ask for about accounts: register, become administrator, get and renew tokens, change the password.
+"""What a person can ask for about accounts: register, log in, become administrator, get and renew tokens, change the password.
 
+    LoginRefused
+    ├── WrongCredentials    no such account, or not its password: which of them is not told
+    └── AccountInactive     the password is right, but the account waits for approval or was disabled
 TokenRefused            a refresh token that is wrong, expired, used before, or ended by a new password
 RegistrationClosed      accounts are made by an administrator only
 """
@@ -25,7 +28,7 @@ from rest_framework_simplejwt.token_blacklist.models import BlacklistedToken, Ou
 from rest_framework_simplejwt.tokens import AccessToken, RefreshToken, Token
 from rest_framework_simplejwt.utils import get_md5_hash_password
 
-from accounts import callers, quota, selectors
+from accounts import attempts, callers, quota, selectors
 from accounts.models import User
 
 CONSOLE_TOKEN_LIFETIME = timedelta(hours=24)
@@ -37,6 +40,18 @@ class RegistrationClosed(Exception):
 
 
 class TokenRefused(Exception):
+    pass
+
+
+class LoginRefused(Exception):
+    pass
+
+
+class WrongCredentials(LoginRefused):
+    pass
+
+
+class AccountInactive(LoginRefused):
     pass
 
 
@@ -87,6 +102,27 @@ def create_administrator(username: str, password: str | None = None) -> NewAdmin
     made = None if password else secrets.token_urlsafe(12)
     user.set_password(password or made)
     return NewAdministrator(_save_with_wallet(user, unlimited=True), made, user.must_change_password)
+
+
+def user_with_password(username: str, password: str, address: str = "") -> User:
+    """The account that a user name or email address and a password open. Takes the same time whether the name exists or not.
+
+    ``address`` is where the attempt comes from; a server's own calls have none. Raises LoginRefused or TooManyAttempts.
+    """
+    if address:
+        attempts.count("login", address)
+    found = selectors.users_named(username) if username.isprintable() else []
+    if not found:
+        User().set_password(password)
+        raise WrongCredentials
+    user = found[0]  # a user name wins over somebody else's email address that reads the same
+    if not user.check_password(password):
+        raise WrongCredentials
+    if address:
+        attempts.give_back("login", address)
+    if not user.is_active:
+        raise AccountInactive
+    return user
 
 
 def change_password(user: User, old: str, new: str) -> None:
