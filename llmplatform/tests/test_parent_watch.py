@@ -9,6 +9,22 @@ import threading
 
 from llmplatform.lib import parent_watch
 
+CHILD = """
+import threading
+from llmplatform.lib import parent_watch
+done = threading.Event()
+parent_watch.watch(done.set)
+print("ready", flush=True)
+done.wait()
+print("gone", flush=True)
+"""
+
+PARENT = """
+import os, subprocess, sys
+environment = {**os.environ, "LLM_PARENT_PIPE": "1"}
+subprocess.Popen([sys.executable, "-c", sys.argv[1]], stdin=subprocess.PIPE, env=environment).wait()
+"""
+
 
 def test_the_end_of_the_pipe_is_told_once(monkeypatch):
     monkeypatch.setenv(parent_watch.VARIABLE, "1")
@@ -33,14 +49,7 @@ def test_without_a_parents_pipe_nothing_is_watched(monkeypatch):
 
 
 def test_a_killed_parent_is_noticed():
-    """The parent starts a child with a pipe and is killed; the child prints before it ends."""
-    child = "import threading\nfrom llmplatform.lib import parent_watch\ndone = threading.Event()\nparent_watch.watch(done.set)\nprint('ready', flush=True)\ndone.wait()\nprint('gone', flush=True)"
-    parent = (
-        "import os, subprocess, sys, time\n"
-        f"p = subprocess.Popen([sys.executable, '-c', {child!r}], stdin=subprocess.PIPE, env={{**os.environ, 'LLM_PARENT_PIPE': '1'}})\n"
-        "p.wait()"
-    )
-    process = subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, "-c", PARENT, CHILD], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     process.kill()
