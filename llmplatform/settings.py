@@ -170,6 +170,7 @@ REST_FRAMEWORK = {
     "DEFAULT_PARSER_CLASSES": ["llmplatform.lib.api.parsers.StrictJSONParser"],
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "EXCEPTION_HANDLER": "llmplatform.lib.api.errors.exception_handler",
+    "URL_FORMAT_OVERRIDE": None,  # ?format=csv is a parameter of some endpoints
     "UNAUTHENTICATED_USER": "django.contrib.auth.models.AnonymousUser",
 }
 
