@@ -72,7 +72,7 @@ class RegisterView(PublicView):
         given = valid(RegisterSerializer(data=request.data))
         try:
             attempts.count("register", request.META["REMOTE_ADDR"])
-            user = services.register_user(**{"language": get_language() or "", **given})
+            user = services.register_user(**{"language": _asked_language(request), **given})
         except attempts.TooManyAttempts as error:
             raise too_many(error) from error
         except services.RegistrationClosed as error:
@@ -142,6 +142,10 @@ class LogoutView(PublicView):
         except services.TokenRefused as error:
             refuse_token(error)
         return Response(status=204)
+
+
+def _asked_language(request: Request) -> str:
+    return (get_language() or "") if "HTTP_ACCEPT_LANGUAGE" in request.META else ""
 
 
 def refuse_token(error: services.TokenRefused) -> NoReturn:
