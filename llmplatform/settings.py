@@ -45,6 +45,11 @@ DEFAULT_TOKENS = env.integer("DEFAULT_TOKENS", 1000)
 ADMIN_USERNAME = env.text("ADMIN_USERNAME", "admin")
 ADMIN_PASSWORD = env.text("ADMIN_PASSWORD")
 
+# -- waiting for a model ----------------------------------------------------------------------------------------------
+QUEUE_LENGTH = env.integer("QUEUE_LENGTH", 200)  # requests that may wait for one model
+QUEUE_WAIT_SECONDS = env.integer("QUEUE_WAIT_SECONDS", 600)  # longest wait for a free slot
+MODEL_WAIT_SECONDS = env.integer("MODEL_WAIT_SECONDS", 30)  # longest wait for a model that is starting
+
 # -- growing up ----------------------------------------------------------------------------------------------------
 CLUSTER_ENGINE = env.choice("CLUSTER_ENGINE", "local", ("local", "ray"))
 REDIS_URL = env.text("REDIS_URL")
