@@ -9,6 +9,7 @@ from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 
 urlpatterns = [
     path("", RedirectView.as_view(pattern_name="chat:home"), name="home"),
+    path("", include("llmplatform.console.views")),
     path("admin/", admin.site.urls),
     path("", include("accounts.urls")),
     path("", include("models_app.urls")),
