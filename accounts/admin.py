@@ -75,11 +75,11 @@ class UserAdmin(ConsoleAdmin, DjangoUserAdmin):
     actions = ("activate", "deactivate", "make_operator", "make_user")
     actions_row = ("top_up",)
     actions_detail = ("top_up",)
-    readonly_fields = ("last_login", "date_joined", "balance")
+    readonly_fields = ("password_link", "seen", "date_joined", "balance")
     fieldsets = (
-        (None, {"fields": ("username", "email", "password")}),
+        (None, {"fields": ("username", "email", "password_link")}),
         (gettext_lazy("Access"), {"fields": ("role", "is_active", "must_change_password", "language")}),
-        (gettext_lazy("Account"), {"fields": ("balance", "last_login", "date_joined")}),
+        (gettext_lazy("Account"), {"fields": ("balance", "seen", "date_joined")}),
     )
     add_fieldsets = (
         (None, {"fields": ("username", "email", "password1", "password2")}),
@@ -117,6 +117,11 @@ class UserAdmin(ConsoleAdmin, DjangoUserAdmin):
     @display(description=gettext_lazy("last login"), ordering="last_login")
     def seen(self, user: User) -> str | SafeString:
         return formats.ago(user.last_login)
+
+    @display(description=gettext_lazy("password"))
+    def password_link(self, user: User) -> SafeString:
+        url = reverse("admin:auth_user_password_change", args=[user.pk])
+        return format_html('<a class="c-link" href="{}">{}</a>', url, _("Set a new password"))
 
     def _others(self, request: HttpRequest, chosen: QuerySet[User]) -> QuerySet[User]:
         """The chosen people without the one who asks: nobody locks themselves out."""
@@ -171,9 +176,6 @@ class WalletAdmin(ReadOnlyAdmin):
     actions_detail = ("top_up",)
     fields = ("owner", "balance", "held_credits", "unlimited")
 
-    def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> list[str]:
-        return list(self.fields)
-
     @display(description=gettext_lazy("user"), ordering="user__username")
     def owner(self, wallet: Wallet) -> str:
         return wallet.user.username
@@ -205,8 +207,9 @@ class LedgerEntryAdmin(LongTableAdmin):
     list_display = ("when", "owner", "kind_badge", "available", "held", "cost_credits", "model_name", "note")
     list_select_related = ("wallet__user",)
     list_filter = ("kind", TimeFilter)
+    fields = ("when", "owner", "kind_badge", "available", "held", "cost_credits", "request_id", "model_name", "note")
     search_fields = ("request_id",)  # see get_search_results
-    search_help_text = gettext_lazy("A whole request id, or the beginning of a user name")
+    search_help_text = gettext_lazy("Request id or user name")
     ordering = ("-id",)
     sortable_by = ()
 
@@ -256,8 +259,12 @@ OUTCOME_KINDS: dict[str, Kind] = {"completed": "good", "cancelled": "off", "fail
 class UsageRecordAdmin(LongTableAdmin):
     list_display = ("when", "who", "model_name", "outcome_badge", "tokens", "waited", "first", "speed", "cost_credits")
     list_filter = (ModelNameFilter, "outcome", TimeFilter)
+    fields = (
+        "request_id", "full_time", "who", "outcome_badge", "status", "model_name", "replica", "endpoint", "source",
+        "prompt_tokens", "cached_tokens", "completion_tokens", "cost_credits", "waited", "first", "took", "speed",
+    )  # fmt: skip
     search_fields = ("request_id",)  # see get_search_results
-    search_help_text = gettext_lazy("A whole request id, or the beginning of a user name")
+    search_help_text = gettext_lazy("Request id or user name")
     ordering = ("-created_at", "-id")
     sortable_by = ()
 
@@ -286,7 +293,7 @@ class UsageRecordAdmin(LongTableAdmin):
     def outcome_badge(self, record: UsageRecord) -> SafeString:
         return badge(record.get_outcome_display(), OUTCOME_KINDS.get(record.outcome, "off"))
 
-    @display(description=gettext_lazy("tokens read + written"))
+    @display(description=gettext_lazy("tokens"))
     def tokens(self, record: UsageRecord) -> SafeString:
         return format_html(
             "{} + <strong>{}</strong>", formats.number(record.prompt_tokens), formats.number(record.completion_tokens)
@@ -300,10 +307,18 @@ class UsageRecordAdmin(LongTableAdmin):
     def first(self, record: UsageRecord) -> str:
         return formats.milliseconds(record.first_token_ms)
 
+    @display(description=gettext_lazy("duration"))
+    def took(self, record: UsageRecord) -> str:
+        return formats.milliseconds(record.duration_ms)
+
+    @display(description=gettext_lazy("time"))
+    def full_time(self, record: UsageRecord) -> str | SafeString:
+        return formats.moment(record.created_at, with_date=True)
+
     @display(description=gettext_lazy("tokens/s"))
     def speed(self, record: UsageRecord) -> str:
         return formats.number(record.tokens_per_second, 1)
 
-    @display(description=gettext_lazy("cost (credits)"))
+    @display(description=gettext_lazy("cost"))
     def cost_credits(self, record: UsageRecord) -> str:
         return formats.credits(record.cost)

@@ -6,10 +6,10 @@ from decimal import Decimal
 from typing import Any
 
 from django import forms
+from django.conf import settings
 from django.core.exceptions import ValidationError
-from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
-from unfold.forms import BaseDialogForm, UserChangeForm, UserCreationForm
+from unfold.forms import BaseDialogForm, UserCreationForm
 from unfold.widgets import UnfoldAdminDecimalFieldWidget, UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
 
 from accounts.models import User
@@ -45,12 +45,25 @@ def role_field() -> forms.ChoiceField:
     return forms.ChoiceField(label=_("Role"), choices=ROLES, initial="user", widget=UnfoldAdminSelectWidget())
 
 
-class PersonChangeForm(RoleFormMixin, UserChangeForm):
+class PersonChangeForm(RoleFormMixin, forms.ModelForm):  # type: ignore[type-arg]
     role = role_field()
+    language = forms.ChoiceField(
+        label=_("Language"),
+        required=False,
+        choices=[("", _("as the browser asks")), *settings.LANGUAGES],
+        widget=UnfoldAdminSelectWidget(),
+    )
+
+    class Meta:
+        model = User
+        fields = ("username", "email", "is_active", "must_change_password", "language")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.fields["role"].initial = self.instance.role
+        self.fields["is_active"].help_text = _(
+            "Off: the person cannot log in, and tokens stop working. Nobody is deleted."
+        )
 
 
 class PersonCreationForm(RoleFormMixin, UserCreationForm):
@@ -70,9 +83,6 @@ class TopUpForm(BaseDialogForm):
         widget=UnfoldAdminDecimalFieldWidget(attrs={"autofocus": True, "step": "any"}),
     )
     note = forms.CharField(label=_("Note"), max_length=200, required=False, widget=UnfoldAdminTextInputWidget(attrs={}))
-
-    def __init__(self, request: HttpRequest, object_id: int | str | None = None, *args: Any, **kwargs: Any) -> None:
-        super().__init__(request, object_id, *args, **kwargs)
 
     @property
     def micro_credits(self) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib import admin, messages
-from django.db.models import Model
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404
 from django.urls import reverse
@@ -39,12 +38,10 @@ class NodeAdmin(ReadOnlyAdmin):
     list_filter = ("role", "drained")
     search_fields = ("name", "host")
     ordering = ("role", "name")
+    sortable_by = ()
     actions_row = ("drain", "resume")
     actions_detail = ("drain", "resume")
     fields = ("name", "state", "role", "address", "cpu", "memory", "disk", "load", "seen", "joined_at")
-
-    def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> list[str]:
-        return list(self.fields)
 
     @display(description=gettext_lazy("state"))
     def state(self, node: Node) -> SafeString:

@@ -21,6 +21,7 @@ from unfold.decorators import display
 from unfold.enums import ActionVariant
 from unfold.forms import BaseDialogForm
 
+from llmplatform.lib.api.errors import ApiError
 from llmplatform.lib.console import formats
 from llmplatform.lib.console.actions import back, confirmed_action, origin
 from llmplatform.lib.console.admin import ConsoleAdmin, ReadOnlyAdmin
@@ -141,9 +142,17 @@ class ModelConfigAdmin(ConsoleAdmin):
     # -- actions -------------------------------------------------------------------------------------------------
 
     def _do(self, request: HttpRequest, names: list[str], write: Callable[[str], Any], done: str) -> None:
+        """Writes for each name, and says on the next page what was done and what could not be."""
+        written = []
         for name in names:
-            write(name)
-        messages.success(request, done % {"names": ", ".join(names)})
+            try:
+                write(name)
+            except ApiError as error:  # deleted meanwhile
+                messages.error(request, error.message)
+            else:
+                written.append(name)
+        if written:
+            messages.success(request, done % {"names": ", ".join(written)})
 
     def _start(self, request: HttpRequest, names: list[str]) -> None:
         self._do(request, names, lambda name: services.set_active(name, True), _("%(names)s: will be started."))
@@ -210,9 +219,6 @@ class ReplicaAdmin(ReadOnlyAdmin):
     ordering = ("model__name", "number")
     fields = ("title", "state_badge", "why", "node", "host", "port", "process", "slots", "context_length", "since_badge",
               "quick_failures")  # fmt: skip
-
-    def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> list[str]:
-        return list(self.fields)
 
     @display(description=gettext_lazy("replica"), ordering="model__name")
     def title(self, replica: Replica) -> str:

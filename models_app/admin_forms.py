@@ -11,6 +11,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from unfold.widgets import UnfoldAdminSelectWidget
 
+from models_app import config_file
 from models_app.models import ModelConfig
 
 HELP = {
@@ -58,6 +59,8 @@ class ModelConfigForm(forms.ModelForm):  # type: ignore[type-arg]
         for name, text in HELP.items():
             if name in self.fields:
                 self.fields[name].help_text = text
+        if "description" in self.fields:
+            self.fields["description"].widget.attrs["rows"] = 3
         if "file" in self.fields:
             self._offer_files()
 
@@ -73,6 +76,17 @@ class ModelConfigForm(forms.ModelForm):  # type: ignore[type-arg]
         field.help_text = _("A file in %(folder)s. Put new ones there and reload this page.") % {
             "folder": settings.MODELS_PATH
         }
+
+    def clean(self) -> dict[str, Any]:
+        """What model_config.json does not allow is told beside its field, before anything is written."""
+        cleaned: dict[str, Any] = super().clean() or self.cleaned_data
+        for key in config_file.KEYS.values():
+            if key.field in cleaned:
+                try:
+                    key.check(cleaned[key.field])
+                except config_file.BadValue as error:
+                    self.add_error(key.field, str(error))
+        return cleaned
 
     def settings(self) -> dict[str, Any]:
         """What was filled in, by the names of the table's columns."""

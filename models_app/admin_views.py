@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import psutil
-from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 
+from cluster.log_reading import last_text_lines
 from llmplatform.lib.console import formats
 from llmplatform.lib.console.badges import Kind, badge
-from models_app import reasons
+from models_app import process, reasons
 from models_app.models import ModelConfig, Replica
-from models_app.selectors import model_state
+from models_app.selectors import model_dict, model_state
 from models_app.states import COMING, State
 
 STATE_KINDS: dict[str, Kind] = {
@@ -30,7 +28,6 @@ STATE_KINDS: dict[str, Kind] = {
     **dict.fromkeys(COMING, "busy"),
 }
 LOG_LINES = 30
-LOG_BYTES = 64 * 1024  # read from the end of a log that may be large
 
 
 def state_badge(state: str) -> SafeString:
@@ -89,15 +86,18 @@ def _row(replica: Replica) -> ReplicaRow:
     )
 
 
-def last_lines(path: Path, count: int = LOG_LINES) -> list[str]:
-    try:
-        with path.open("rb") as stream:
-            stream.seek(0, 2)
-            stream.seek(max(0, stream.tell() - LOG_BYTES))
-            lines = stream.read().decode("utf-8", "replace").splitlines()
-    except OSError:
+def _log(replicas: list[Replica]) -> list[str]:
+    """Of the replica somebody would ask about: the first that is not ready, else the first."""
+    if not replicas:
         return []
-    return list(deque(lines, count))
+    asked = next((replica for replica in replicas if replica.state != State.READY), replicas[0])
+    return last_text_lines(process.log_path(asked.model.name, asked.number), LOG_LINES)
+
+
+def _need(model: ModelConfig, replicas: list[Replica]) -> str:
+    """Memory one replica takes at most, as planned from the file. Empty when the file cannot be read."""
+    total = model_dict(model, replicas)["memory"].get("total")
+    return formats.size(total) if total else ""
 
 
 def model_panel(model: ModelConfig) -> dict[str, Any]:
@@ -113,7 +113,8 @@ def model_panel(model: ModelConfig) -> dict[str, Any]:
         "panel_ready": ready,
         "panel_wanted": model.wanted_replicas,
         "panel_replicas": [_row(replica) for replica in replicas],
-        "panel_log": last_lines(Path(settings.LOG_DIR) / "models" / f"{model.name}.log"),
+        "panel_log": _log(replicas),
+        "panel_need": _need(model, replicas),
     }
 
 

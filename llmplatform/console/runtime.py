@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cluster import live
+from llmplatform.service import run_folder
 
 
 @dataclass(frozen=True)
@@ -25,4 +26,5 @@ def gateway_now() -> GatewayNow:
 
 
 def supervisor_alive() -> bool:
-    return True
+    running = run_folder.read()
+    return running is not None and "supervisor" in running.children and running.children["supervisor"].alive()

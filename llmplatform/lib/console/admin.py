@@ -66,7 +66,6 @@ class ConsoleAdmin(RolePermissions, ModelAdmin):
     list_filter_submit = True
     list_fullwidth = True
     show_facets = admin.ShowFacets.NEVER  # each would be one more COUNT(*) per filter value
-    show_full_result_count = False
     list_per_page = 50
 
 
@@ -74,13 +73,20 @@ class ReadOnlyAdmin(ReadOnly, ConsoleAdmin):
     actions = None
 
     def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> list[str]:
-        return [field.name for field in self.model._meta.fields]
+        return list(self.fields or [])
+
+    def changeform_view(
+        self, request: HttpRequest, object_id: str | None = None, form_url: str = "", extra_context: Any = None
+    ) -> Any:
+        # Django's history knows only what was edited here, which for these rows is nothing.
+        return super().changeform_view(request, object_id, form_url, {"show_history": False, **(extra_context or {})})
 
 
 class LongTableAdmin(ReadOnlyAdmin):
     """For tables that grow by the million: pages are found by index, the rows are never counted."""
 
     paginator = InfinitePaginator
+    show_full_result_count = False
 
 
 class ReadOnlyInline(ReadOnly, TabularInline):

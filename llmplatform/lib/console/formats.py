@@ -52,10 +52,12 @@ def ago(moment: datetime | None) -> str | SafeString:
     return format_html('<time datetime="{}" title="{}">{}</time>', moment.isoformat(), exact, text)
 
 
-def moment(value: datetime) -> SafeString:
+def moment(value: datetime, with_date: bool = False) -> SafeString:
     """The time to the second in the service's time zone, short enough for a table."""
     local = timezone.localtime(value)
-    shown = local.strftime("%H:%M:%S" if local.date() == timezone.localdate() else "%Y-%m-%d %H:%M:%S")
+    shown = local.strftime(
+        "%H:%M:%S" if local.date() == timezone.localdate() and not with_date else "%Y-%m-%d %H:%M:%S"
+    )
     return format_html(
         '<time class="c-time" datetime="{}" title="{}">{}</time>', value.isoformat(), localize(local), shown
     )
