@@ -8,6 +8,7 @@ from typing import Any
 
 from django.utils.translation import gettext_lazy as _
 
+from llmplatform.console.configuration import UNFOLD  # noqa: F401 - read by django-unfold
 from llmplatform.lib import database_url, host_names, json_logging
 from llmplatform.lib.configuration import Settings, home_dir, read_env_file
 
@@ -96,6 +97,7 @@ MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "django.middleware.gzip.GZipMiddleware",
     "csp.middleware.CSPMiddleware",
+    "llmplatform.lib.console.policy.console_policy",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.locale.LocaleMiddleware",
     "django.middleware.common.CommonMiddleware",
@@ -230,11 +232,4 @@ DATA_UPLOAD_MAX_MEMORY_SIZE = 10 * 1024 * 1024
 # -- logs ----------------------------------------------------------------------------------------------------------
 LOGGING = json_logging.configuration(LOG_DIR / "llm-app.log", LOG_LEVEL)
 
-# -- console (django-unfold) ---------------------------------------------------------------------------------------
-UNFOLD: dict[str, Any] = {
-    "SITE_TITLE": "LLM Platform",
-    "SITE_HEADER": "LLM Platform",
-    "SITE_URL": "/chat/",
-    "SHOW_VIEW_ON_SITE": False,
-}
 PROMETHEUS_EXPORT_MIGRATIONS = False
