@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -10,11 +9,10 @@ from typing import Any
 from django.utils.translation import gettext_lazy as _
 
 from llmplatform.lib import database_url, host_names, json_logging
-from llmplatform.lib.configuration import Settings, read_env_file
+from llmplatform.lib.configuration import Settings, home_dir, read_env_file
 
 BASE_DIR = Path(__file__).resolve().parent.parent
-# Where .env, the database, models and logs live. Tests and packagers point it elsewhere; everybody else leaves it alone.
-HOME_DIR = Path(os.environ.get("LLM_HOME") or BASE_DIR).resolve()
+HOME_DIR = home_dir()
 ENV_FILE = HOME_DIR / ".env"
 env = Settings(read_env_file(ENV_FILE))
 
@@ -66,7 +64,6 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 APPEND_SLASH = False
 
 INSTALLED_APPS = [
-    "daphne",
     "unfold",
     "django.contrib.admin",
     "django.contrib.auth",
@@ -148,6 +145,7 @@ LOGOUT_REDIRECT_URL = "login"
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"
 CSRF_COOKIE_SAMESITE = "Lax"
+CSRF_FAILURE_VIEW = "llmplatform.views.csrf_failure"
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = bool(TLS_CERT)
 
 SIMPLE_JWT = {
@@ -200,7 +198,7 @@ STATICFILES_DIRS = [BASE_DIR / "static"]
 STATIC_ROOT = RUN_DIR / "static"
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
-    "staticfiles": {"BACKEND": "servestatic.storage.CompressedManifestStaticFilesStorage"},
+    "staticfiles": {"BACKEND": "llmplatform.lib.static_storage.StaticStorage"},
 }
 
 # -- what browsers may load: strict for our pages; the console's Alpine needs eval, so /admin/ adds it (console middleware) --

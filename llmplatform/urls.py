@@ -9,7 +9,11 @@ from drf_spectacular.views import SpectacularAPIView
 
 from llmplatform.lib.api.docs import DocsView
 
+from llmplatform import views
+
 urlpatterns = [
+    path("healthz", views.healthz, name="healthz"),
+    path("readyz", views.readyz, name="readyz"),
     path("", RedirectView.as_view(pattern_name="chat:home"), name="home"),
     path("admin/", admin.site.urls),
     path("", include("accounts.urls")),
@@ -19,3 +23,8 @@ urlpatterns = [
     path("api/schema", SpectacularAPIView.as_view(), name="schema"),
     path("api/docs", DocsView.as_view(url_name="schema"), name="docs"),
 ]
+
+handler400 = views.bad_request
+handler403 = views.permission_denied
+handler404 = views.not_found
+handler500 = views.server_error
