@@ -8,7 +8,8 @@ from typing import Any
 
 import httpx
 
-LIMITS = httpx.Timeout(connect=2, read=5, write=5, pool=5)
+CONNECT, WRITE, POOL = 2.0, 5.0, 5.0
+LIMITS = httpx.Timeout(connect=CONNECT, read=5, write=WRITE, pool=POOL)
 MAX_SHOWN = 200
 
 
@@ -49,7 +50,7 @@ async def accepts_key(client: httpx.AsyncClient, base_url: str, key: str) -> boo
 
 async def generate_token(client: httpx.AsyncClient, base_url: str, key: str, embeddings: bool, seconds: float) -> None:
     """One real token (or one embedding) within ``seconds``. Raises NoToken."""
-    timeout = httpx.Timeout(LIMITS, read=seconds)
+    timeout = httpx.Timeout(connect=CONNECT, read=seconds, write=WRITE, pool=POOL)
     path, body = ("/v1/embeddings", {"input": "1"}) if embeddings else ("/completion", _ONE_TOKEN)
     try:
         answer = await client.post(base_url + path, json=body, headers=_headers(key), timeout=timeout)

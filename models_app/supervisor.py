@@ -1,8 +1,9 @@
 """Makes what runs equal to what is wanted.
 
-Every half second it reads what is wanted (one query) and tells its replica runners: begin, change, stop. The database says what is
-wanted, the runners know what runs; nobody else writes ``Replica`` rows. At its start it takes over the engines an earlier supervisor
-left: those that fit a row are adopted, the others ended, and processes that do not carry this folder's mark are never touched.
+Every half second it reads what is wanted (one query) and tells its replica runners: begin, change, stop. The database says
+what is wanted, the runners know what runs; nobody else writes ``Replica`` rows. At its start it takes over the engines that an
+earlier supervisor left: those that fit a row are adopted, the others ended; processes without this folder's mark are never
+touched.
 """
 
 from __future__ import annotations
@@ -79,10 +80,10 @@ class Supervisor:
         adopted: set[int] = set()
         for found in left:
             row = rows.get(found.replica_id)
-            if row is not None and row.key_nonce == found.nonce and row.pk not in adopted and row.model_id in models:
-                if await self._adopt(row, found, models[row.model_id]):
-                    adopted.add(row.pk)
-                    continue
+            fits = row is not None and row.key_nonce == found.nonce and row.model_id in models and row.pk not in adopted
+            if row is not None and fits and await self._adopt(row, found, models[row.model_id]):
+                adopted.add(row.pk)
+                continue
             logger.warning("pid %d: an engine that an earlier supervisor left is ended", found.process.pid)
             await asyncio.to_thread(found.process.end, self.timing.grace)
         await records.delete([pk for pk in rows if pk not in adopted])
