@@ -4,19 +4,27 @@
 import os
 import sys
 
+# These do without Django: serve stays small in memory, and they work before .env and the database exist.
+LIGHT_COMMANDS = {"serve", "stop", "checkdeps"}
+
 
 def main() -> int:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "llmplatform.settings")
     try:
-        from django.core.management import execute_from_command_line
-    except ImportError:
+        from llmplatform.lib.configuration import ConfigurationError
+        from llmplatform.service import cli
+    except ModuleNotFoundError as error:
+        print(f"{error.name} is not installed: run ./start-llm-service.sh", file=sys.stderr)  # noqa: T201
         return 1
 
-    from llmplatform.lib.configuration import ConfigurationError
-
     try:
+        if sys.argv[1:2] and sys.argv[1] in LIGHT_COMMANDS:
+            return cli.main(sys.argv[1:])
+        from django.core.management import execute_from_command_line
+
         execute_from_command_line(sys.argv)
-    except ConfigurationError:
+    except ConfigurationError as error:
+        print(error, file=sys.stderr)  # noqa: T201
         return 1
     return 0
 

@@ -1,13 +1,14 @@
-"""Logging in with a user name or an email address."""
+"""Logging in with a user name or an email address: the door for every form and for the API."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from django.contrib.auth.backends import ModelBackend
-from django.db.models import Q
+from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest
 
+from accounts import attempts, services
 from accounts.models import User
 
 
@@ -21,11 +22,9 @@ class UsernameOrEmailBackend(ModelBackend):
     ) -> User | None:
         if not username or not password:
             return None
-        # A user name wins over somebody else's email address that reads the same.
-        found = list(User.objects.filter(Q(username__iexact=username) | Q(email__iexact=username))[:2])
-        found.sort(key=lambda user: user.username.lower() != username.lower())
-        if not found:
-            User().set_password(password)  # the same time as for a name that exists
+        try:
+            return services.user_with_password(username, password, request.META["REMOTE_ADDR"] if request else "")
+        except attempts.TooManyAttempts as error:
+            raise PermissionDenied from error
+        except services.LoginRefused:
             return None
-        user = found[0]
-        return user if user.check_password(password) and self.user_can_authenticate(user) else None

@@ -5,3 +5,6 @@ from django.utils.translation import gettext_lazy as _
 class ClusterConfig(AppConfig):
     name = "cluster"
     verbose_name = _("Machines")
+
+    def ready(self) -> None:
+        from cluster import checks  # noqa: F401 - registers itself; settings are ready only now

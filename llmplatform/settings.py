@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from django.utils.translation import gettext_lazy as _
 
+from llmplatform.console.configuration import UNFOLD  # noqa: F401 - read by django-unfold
 from llmplatform.lib import database_url, host_names, json_logging
-from llmplatform.lib.configuration import Settings, read_env_file
+from llmplatform.lib.configuration import Settings, home_dir, read_env_file
 
 BASE_DIR = Path(__file__).resolve().parent.parent
-# Where .env, the database, models and logs live. Tests and packagers point it elsewhere; everybody else leaves it alone.
-HOME_DIR = Path(os.environ.get("LLM_HOME") or BASE_DIR).resolve()
+HOME_DIR = home_dir()
 ENV_FILE = HOME_DIR / ".env"
 env = Settings(read_env_file(ENV_FILE))
 
@@ -71,7 +70,6 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 APPEND_SLASH = False
 
 INSTALLED_APPS = [
-    "daphne",
     "unfold",
     "django.contrib.admin",
     "django.contrib.auth",
@@ -99,11 +97,13 @@ MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "django.middleware.gzip.GZipMiddleware",
     "csp.middleware.CSPMiddleware",
+    "llmplatform.lib.console.policy.console_policy",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.locale.LocaleMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "accounts.middleware.PagesMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_prometheus.middleware.PrometheusAfterMiddleware",
@@ -153,6 +153,7 @@ LOGOUT_REDIRECT_URL = "login"
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"
 CSRF_COOKIE_SAMESITE = "Lax"
+CSRF_FAILURE_VIEW = "llmplatform.views.csrf_failure"
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = bool(TLS_CERT)
 
 SIMPLE_JWT = {
@@ -177,6 +178,7 @@ REST_FRAMEWORK = {
     "DEFAULT_PARSER_CLASSES": ["llmplatform.lib.api.parsers.StrictJSONParser"],
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "EXCEPTION_HANDLER": "llmplatform.lib.api.errors.exception_handler",
+    "URL_FORMAT_OVERRIDE": None,  # ?format=csv is a parameter of some endpoints
     "UNAUTHENTICATED_USER": "django.contrib.auth.models.AnonymousUser",
 }
 
@@ -205,7 +207,7 @@ STATICFILES_DIRS = [BASE_DIR / "static"]
 STATIC_ROOT = RUN_DIR / "static"
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
-    "staticfiles": {"BACKEND": "servestatic.storage.CompressedManifestStaticFilesStorage"},
+    "staticfiles": {"BACKEND": "llmplatform.lib.static_storage.StaticStorage"},
 }
 
 # -- what browsers may load: strict for our pages; the console's Alpine needs eval, so /admin/ adds it (console middleware) --
@@ -230,11 +232,4 @@ DATA_UPLOAD_MAX_MEMORY_SIZE = 10 * 1024 * 1024
 # -- logs ----------------------------------------------------------------------------------------------------------
 LOGGING = json_logging.configuration(LOG_DIR / "llm-app.log", LOG_LEVEL)
 
-# -- console (django-unfold) ---------------------------------------------------------------------------------------
-UNFOLD: dict[str, Any] = {
-    "SITE_TITLE": "LLM Platform",
-    "SITE_HEADER": "LLM Platform",
-    "SITE_URL": "/chat/",
-    "SHOW_VIEW_ON_SITE": False,
-}
 PROMETHEUS_EXPORT_MIGRATIONS = False

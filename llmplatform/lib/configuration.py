@@ -28,10 +28,16 @@ PLACEHOLDER_SECRETS = frozenset(
     }
 )
 MICRO = 1_000_000  # micro-credits in one credit
+PROJECT_DIR = Path(__file__).resolve().parents[2]
 
 
 class ConfigurationError(Exception):
     """A setting is wrong. The message is one line, for the administrator, and says what to do."""
+
+
+def home_dir() -> Path:
+    """Where .env, the database, models and logs live. Tests and packagers point it elsewhere; everybody else leaves it alone."""
+    return Path(os.environ.get("LLM_HOME") or PROJECT_DIR).resolve()
 
 
 @dataclass(frozen=True)

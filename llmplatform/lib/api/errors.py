@@ -9,15 +9,20 @@
 from __future__ import annotations
 
 import logging
+import math
 from typing import Any
 
-from django.core.exceptions import PermissionDenied, ValidationError
-from django.http import Http404, HttpRequest, JsonResponse
+from django.conf import settings
+from django.core.exceptions import BadRequest, PermissionDenied, RequestDataTooBig, SuspiciousOperation, ValidationError
+from django.db import InterfaceError, OperationalError
+from django.http import Http404, HttpRequest, JsonResponse, UnreadablePostError
 from django.utils.translation import gettext as _
 from rest_framework import exceptions
 from rest_framework.response import Response
 
 logger = logging.getLogger(__name__)
+CHALLENGE = 'Bearer realm="api"'
+DATABASE_RETRY_SECONDS = 5
 
 
 class ApiError(exceptions.APIException):
@@ -53,8 +58,8 @@ def exception_handler(exc: Exception, context: dict[str, Any]) -> Response:
     response = Response(body(error.code, error.message, error.details), status=error.status_code)
     if error.retry_after is not None:
         response["Retry-After"] = str(error.retry_after)
-    if challenge := getattr(exc, "auth_header", None):
-        response["WWW-Authenticate"] = challenge
+    if error.status_code == 401:
+        response["WWW-Authenticate"] = CHALLENGE
     return response
 
 
@@ -85,12 +90,25 @@ def _as_api_error(exc: Exception) -> ApiError | None:
                 "rate_limit_exceeded",
                 _("Too many requests; wait a little."),
                 429,
-                retry_after=int(getattr(exc, "wait", None) or 1),
+                retry_after=math.ceil(getattr(exc, "wait", None) or 1),
             )
         case exceptions.ParseError():
             return ApiError("invalid_request", _("The body is not valid JSON: %(reason)s") % {"reason": exc.detail})
         case exceptions.UnsupportedMediaType():
             return ApiError("invalid_request", _("Send JSON, with Content-Type: application/json."), 415)
+        case RequestDataTooBig():
+            limit = settings.DATA_UPLOAD_MAX_MEMORY_SIZE // 2**20
+            return ApiError("request_too_large", _("The body is larger than %(limit)d MB.") % {"limit": limit}, 413)
+        case SuspiciousOperation() | BadRequest() | UnreadablePostError():
+            return ApiError("invalid_request", _("The request cannot be read."))
+        case OperationalError() | InterfaceError():
+            logger.error("the database does not answer", exc_info=exc)
+            return ApiError(
+                "database_unavailable",
+                _("The database does not answer; try again in a moment."),
+                503,
+                retry_after=DATABASE_RETRY_SECONDS,
+            )
         case exceptions.MethodNotAllowed():
             return ApiError("method_not_allowed", _("This address does not take that method."), 405)
         case exceptions.APIException():

@@ -1,0 +1,27 @@
+"""A wrong METRICS_ALLOW is a message at start, not a traceback at the first scrape."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Any
+
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, register
+from django.utils.translation import gettext as _
+
+
+@register()
+def metrics_allow(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    problems: list[CheckMessage] = []
+    for entry in settings.METRICS_ALLOW:
+        try:
+            ipaddress.ip_network(entry, strict=False)
+        except ValueError:
+            problems.append(
+                Error(
+                    _("METRICS_ALLOW: “%(entry)s” is not an address.") % {"entry": entry},
+                    hint=_("Write addresses or networks with commas between, for example 127.0.0.1,10.0.0.0/8."),
+                    id="cluster.E001",
+                )
+            )
+    return problems

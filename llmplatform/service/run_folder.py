@@ -1,0 +1,107 @@
+"""``run/`` in the service's folder: who serves here. Uses nothing of Django and no settings."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from llmplatform.lib import process_identity
+from llmplatform.lib.configuration import ConfigurationError, home_dir
+from llmplatform.lib.early_messages import translate as _
+
+
+@dataclass(frozen=True)
+class ProcessRecord:
+    pid: int
+    started: float
+
+    def alive(self) -> bool:
+        return process_identity.is_same(self.pid, self.started)
+
+
+@dataclass(frozen=True)
+class Running:
+    """What ``run/serve.json`` says of the parent process and its children."""
+
+    pid: int
+    started: float
+    address: str
+    version: str
+    children: dict[str, ProcessRecord] = field(default_factory=dict)
+
+    def alive(self) -> bool:
+        return process_identity.is_same(self.pid, self.started)
+
+
+class AlreadyServing(Exception):
+    """Another ``serve`` holds this folder."""
+
+    def __init__(self, running: Running | None) -> None:
+        self.running = running
+        if running is None:
+            message = _("the service already runs in this folder")
+        else:
+            message = _("the service already runs here: process %(pid)d, %(address)s") % {
+                "pid": running.pid,
+                "address": running.address,
+            }
+        super().__init__(message)
+
+
+def folder(home: Path | None = None) -> Path:
+    return (home or home_dir()) / "run"
+
+
+def take_lock(home: Path) -> filelock.BaseFileLock:
+    """The lock one ``serve`` holds while it lives; the system drops it however the process ends.
+
+    Raises AlreadyServing, or ConfigurationError when the folder cannot be written.
+    """
+    lock = filelock.FileLock(str(folder(home) / "serve.lock"), timeout=0, mode=0o600)
+    try:
+        folder(home).mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except filelock.Timeout as error:
+        raise AlreadyServing(read(home)) from error
+    except OSError as error:
+        raise ConfigurationError(
+            _("%(path)s cannot be written (%(reason)s). Give this user write access to it.")
+            % {"path": folder(home), "reason": error.strerror or error}
+        ) from error
+    return lock
+
+
+def write(home: Path, running: Running) -> None:
+    replace_file(folder(home) / "serve.json", json.dumps(asdict(running), indent=1) + "\n")
+
+
+def read(home: Path | None = None) -> Running | None:
+    """What the last ``serve`` wrote, if that process still lives."""
+    try:
+        stored: dict[str, Any] = json.loads((folder(home) / "serve.json").read_text(encoding="utf-8"))
+        children = {name: ProcessRecord(**record) for name, record in stored.pop("children").items()}
+        running = Running(**stored, children=children)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return running if running.alive() else None
+
+
+def remove(home: Path) -> None:
+    (folder(home) / "serve.json").unlink(missing_ok=True)
+
+
+def replace_file(path: Path, text: str, mode: int = 0o644) -> None:
+    """Write the whole file or nothing: readers never see half of it."""
+    path = path.resolve()  # a symlink stays one
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(scratch, path)

@@ -1,0 +1,80 @@
+"""Whether the service lives, for load balancers and people; and what to show when a page goes wrong."""
+
+from __future__ import annotations
+
+import re
+
+from django.db import DatabaseError, connection
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import render
+from django.utils.translation import gettext as _
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_safe
+
+from llmplatform.lib.api.errors import json_error
+from llmplatform.service import run_folder
+
+API_PATH = re.compile(r"^/(api|v1)/")
+
+
+@never_cache
+@require_safe
+def healthz(request: HttpRequest) -> HttpResponse:
+    """The process lives. Nothing else is asked, so that a slow database does not get the web server restarted."""
+    return JsonResponse({"status": "ok"})
+
+
+@never_cache
+@require_safe
+def readyz(request: HttpRequest) -> HttpResponse:
+    """The database answers and the supervisor lives; 503 naming what does not."""
+    parts = {"database": _database_answers(), "supervisor": _supervisor_lives()}
+    ready = all(parts.values())
+    return JsonResponse({"status": "ok" if ready else "unavailable", **parts}, status=200 if ready else 503)
+
+
+def _database_answers() -> bool:
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+            return cursor.fetchone() == (1,)
+    except DatabaseError:
+        return False
+
+
+def _supervisor_lives() -> bool:
+    running = run_folder.read()
+    return running is not None and "supervisor" in running.children and running.children["supervisor"].alive()
+
+
+# -- what went wrong ---------------------------------------------------------------------------------------------------
+def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
+    return _wrong(request, 404, "not_found", _("There is nothing here."))
+
+
+def permission_denied(request: HttpRequest, exception: Exception) -> HttpResponse:
+    return _wrong(request, 403, "permission_denied", _("You are not allowed to do this."))
+
+
+def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
+    return _wrong(request, 400, "invalid_request", _("This request is not understood."))
+
+
+def server_error(request: HttpRequest) -> HttpResponse:
+    return _wrong(request, 500, "internal_error", _("Something went wrong here; the log says what."))
+
+
+def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
+    return _wrong(
+        request,
+        403,
+        "permission_denied",
+        _("This form was not sent from this site, or it is too old. Reload the page."),
+    )
+
+
+def _wrong(request: HttpRequest, status: int, code: str, message: str) -> HttpResponse:
+    """The API's error shape where programs call, a page where people do."""
+    if API_PATH.match(request.path):
+        return json_error(request, code, message, status)
+    return render(request, "site/error.html", {"status": status, "message": message}, status=status)
