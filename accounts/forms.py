@@ -51,9 +51,7 @@ class PasswordForm(forms.Form):
     """A new password. The old one is asked for, except from somebody whose first password only led here."""
 
     old_password = _password_field(_("Current password"), "current-password")
-    new_password = _password_field(
-        _("New password"), "new-password", help_text=password_validators_help_text_html
-    )
+    new_password = _password_field(_("New password"), "new-password", help_text=password_validators_help_text_html)
 
     def __init__(self, user: User, data: Any = None) -> None:
         super().__init__(data)
@@ -70,5 +68,7 @@ class ProfileForm(forms.Form):
     )
     # Each language by its own name: whoever looks for theirs may not read the present one.
     language = forms.ChoiceField(
-        label=_("Language"), choices=[("", _("As the browser")), ("zh-hans", "简体中文"), ("en", "English")], required=False
+        label=_("Language"),
+        choices=[("", _("As the browser")), ("zh-hans", "简体中文"), ("en", "English")],
+        required=False,
     )
