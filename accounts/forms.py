@@ -35,7 +35,9 @@ class LoginForm(AuthenticationForm):
         except attempts.TooManyAttempts as error:
             raise forms.ValidationError(too_many_text(error), code="throttled") from error
         except services.AccountInactive as error:
-            raise forms.ValidationError(_("This account is not active. Ask the administrator."), code="inactive") from error
+            raise forms.ValidationError(
+                _("This account is not active. Ask the administrator."), code="inactive"
+            ) from error
         except services.LoginRefused as error:
             text = _("The name or the password is not right. Mind capital letters in the password.")
             raise forms.ValidationError(text, code="invalid_login") from error
@@ -77,9 +79,7 @@ class PasswordForm(forms.Form):
     """A new password. The old one is asked for, except from somebody whose first password only led here."""
 
     old_password = _password_field(_("Current password"), "current-password")
-    new_password = _password_field(
-        _("New password"), "new-password", help_text=password_validators_help_text_html
-    )
+    new_password = _password_field(_("New password"), "new-password", help_text=password_validators_help_text_html)
 
     def __init__(self, user: User, data: Any = None) -> None:
         super().__init__(data)
@@ -96,5 +96,7 @@ class ProfileForm(forms.Form):
     )
     # Each language by its own name: whoever looks for theirs may not read the present one.
     language = forms.ChoiceField(
-        label=_("Language"), choices=[("", _("As the browser")), ("zh-hans", "简体中文"), ("en", "English")], required=False
+        label=_("Language"),
+        choices=[("", _("As the browser")), ("zh-hans", "简体中文"), ("en", "English")],
+        required=False,
     )

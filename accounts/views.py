@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 from django.conf import settings
@@ -14,6 +15,7 @@ from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.template.loader import render_to_string
+from django.utils.formats import number_format
 from django.utils.translation import get_language
 from django.utils.translation import gettext as _
 from django.views.decorators.debug import sensitive_post_parameters
@@ -181,18 +183,25 @@ def _account_context(request: HttpRequest, user: User, form: ProfileForm) -> dic
         "page": "account",
         "form": form,
         "wallet": wallet,
-        "credits": wallet.available / MICRO if wallet else 0,
-        "held_credits": wallet.held / MICRO if wallet else 0,
+        "credits": _credits(wallet.available if wallet else 0),
+        "held_credits": _credits(wallet.held) if wallet and wallet.held else "",
         "tokens": wallet.available // price if wallet and price else None,
         "chart": bars(days),
         "chart_days": DAYS,
         "chart_top": max(day.tokens for day in days),
         "requests": sum(day.requests for day in days),
         "used_tokens": sum(day.tokens for day in days),
-        "used_credits": sum(day.cost for day in days) / MICRO,
+        "used_credits": _credits(sum(day.cost for day in days)),
         "model_name": _last_model(user),
         "base_url": request.build_absolute_uri("/v1"),
     }
+
+
+def _credits(micro: int) -> str:
+    """Credits as people read them: small amounts to the last unit, large ones to the hundredth."""
+    amount = Decimal(micro) / MICRO
+    places = 2 if amount >= 100 else max(0, -int(amount.normalize().as_tuple().exponent))
+    return number_format(amount, places, use_l10n=True, force_grouping=True)
 
 
 def _last_model(user: User) -> str:

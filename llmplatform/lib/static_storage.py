@@ -28,7 +28,10 @@ OWN_MODULES = ("chat/*.js", "console/*.js", "site/*.js")
 class StaticStorage(CompressedManifestStaticFilesStorage):
     patterns = (
         *CompressedManifestStaticFilesStorage.patterns,
-        *((glob, CompressedManifestStaticFilesStorage._js_module_import_aggregation_patterns[1]) for glob in OWN_MODULES),
+        *(
+            (glob, CompressedManifestStaticFilesStorage._js_module_import_aggregation_patterns[1])
+            for glob in OWN_MODULES
+        ),
     )
 
     def create_compressor(self, **options: Any) -> Compressor:
