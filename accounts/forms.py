@@ -41,7 +41,7 @@ class LoginForm(AuthenticationForm):
         except services.LoginRefused as error:
             text = _("The name or the password is not right. Mind capital letters in the password.")
             raise forms.ValidationError(text, code="invalid_login") from error
-        user.backend = settings.AUTHENTICATION_BACKENDS[0]  # type: ignore[attr-defined]  # what login() reads
+        user.backend = settings.AUTHENTICATION_BACKENDS[0]  # what login() reads
         self.user_cache = user
         return self.cleaned_data
 
