@@ -14,6 +14,7 @@ urlpatterns = [
     path("healthz", views.healthz, name="healthz"),
     path("readyz", views.readyz, name="readyz"),
     path("", RedirectView.as_view(pattern_name="chat:home"), name="home"),
+    path("", include("llmplatform.console.views")),
     path("admin/", admin.site.urls),
     path("", include("accounts.urls")),
     path("", include("models_app.urls")),

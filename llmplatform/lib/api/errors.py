@@ -90,7 +90,7 @@ def _as_api_error(exc: Exception) -> ApiError | None:
                 "rate_limit_exceeded",
                 _("Too many requests; wait a little."),
                 429,
-                retry_after=math.ceil(exc.wait or 1),
+                retry_after=math.ceil(getattr(exc, "wait", None) or 1),
             )
         case exceptions.ParseError():
             return ApiError("invalid_request", _("The body is not valid JSON: %(reason)s") % {"reason": exc.detail})
