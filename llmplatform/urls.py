@@ -7,14 +7,14 @@ from django.urls import include, path
 from django.views.generic import RedirectView
 from drf_spectacular.views import SpectacularAPIView
 
-from llmplatform.lib.api.docs import DocsView
-
 from llmplatform import views
+from llmplatform.lib.api.docs import DocsView
 
 urlpatterns = [
     path("healthz", views.healthz, name="healthz"),
     path("readyz", views.readyz, name="readyz"),
     path("", RedirectView.as_view(pattern_name="chat:home"), name="home"),
+    path("", include("llmplatform.console.views")),
     path("admin/", admin.site.urls),
     path("", include("accounts.urls")),
     path("", include("models_app.urls")),
