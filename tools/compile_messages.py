@@ -17,7 +17,10 @@ LOCALE_DIR = Path(__file__).resolve().parent.parent / "locale"
 def compiled(path: Path) -> bytes:
     """The ``.mo`` of a catalogue: the same bytes for the same translations."""
     catalogue = polib.pofile(str(path))
-    catalogue.metadata = {"Content-Type": "text/plain; charset=UTF-8", "Plural-Forms": catalogue.metadata.get("Plural-Forms", "")}
+    catalogue.metadata = {
+        "Content-Type": "text/plain; charset=UTF-8",
+        "Plural-Forms": catalogue.metadata.get("Plural-Forms", ""),
+    }
     content: bytes = catalogue.to_binary()
     return content
 

@@ -92,7 +92,7 @@ async function open(id, { push = true } = {}) {
   composer.busy(conversation.busy);
   scroll.toEnd();
   follow();
-  if (!id || matchMedia("(pointer: fine)").matches) composer.input.focus();
+  composer.focusUnlessTouch();
 }
 
 function named(title) {
@@ -241,4 +241,5 @@ addEventListener("popstate", () => {
 composer.switchTo(conversation.id);
 composer.busy(conversation.busy);
 if (conversation.id) sidebar.running(conversation.id, Boolean(conversation.running));
+composer.focusUnlessTouch();
 socket.open();
