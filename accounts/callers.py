@@ -69,13 +69,10 @@ def caller_of(user: User) -> Caller:
 async def caller_from_bearer(token: str) -> Caller:
     """The caller a JWT access token stands for. Raises NotAuthenticated."""
     user_id, fingerprint = _claims(token)
-    state = _states.get(user_id)
-    if state is None or not state.accepts(fingerprint):
-        # A remembered state may be from before a new password or an approval, so a refusal is always a fresh one.
-        state = await _fresh_state(user_id)
-    if state is None or not state.accepts(fingerprint):
+    caller = await _accepted(user_id, lambda state: _equal(state.fingerprint, fingerprint))
+    if caller is None:
         raise NotAuthenticated
-    return state.caller
+    return caller
 
 
 async def caller_from_session(
@@ -94,10 +91,7 @@ async def caller_from_session(
         return None
     if method.upper() not in SAFE_METHODS:
         _check_csrf(request)
-    state = _states.get(user_id) or await _fresh_state(user_id)
-    if state is None or not state.active:
-        return None
-    return state.caller if compare_digest(state.session_hash.encode(), session_hash.encode()) else None
+    return await _accepted(user_id, lambda state: _equal(state.session_hash, session_hash))
 
 
 def forget(user_id: int) -> None:
@@ -130,9 +124,6 @@ class _State:
     session_hash: str
     read_at: float
 
-    def accepts(self, fingerprint: str) -> bool:
-        return self.active and compare_digest(self.fingerprint.encode(), fingerprint.encode())
-
 
 class _States:
     """User id → state, for ``STATE_SECONDS``, at most ``STATES_KEPT`` of them (the longest known goes first)."""
@@ -162,11 +153,21 @@ _states = _States()
 _database_threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="callers")
 
 
-async def _fresh_state(user_id: int) -> _State | None:
+async def _accepted(user_id: int, check: Callable[[_State], bool]) -> Caller | None:
+    """The active user for whom ``check`` holds. A remembered state may be from before a new password or an approval, so only
+    a state read just now can refuse."""
+    state = _states.get(user_id)
+    if state is not None and state.active and check(state):
+        return state.caller
     state = await _in_database_thread(_read_state, user_id)
-    if state is not None:
-        _states.put(state)
-    return state
+    if state is None:
+        return None
+    _states.put(state)
+    return state.caller if state.active and check(state) else None
+
+
+def _equal(one: str, other: str) -> bool:
+    return compare_digest(one.encode(), other.encode())
 
 
 async def _in_database_thread(function: Callable[[Argument], Result], argument: Argument) -> Result:

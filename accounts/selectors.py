@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from django.db.models import Q, Value
+import base64
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TypeVar
+
+from django.db.models import Model, Q, QuerySet, Value
 from django.db.models.functions import Lower
 
-from accounts.models import User
+from accounts.models import LedgerEntry, UsageRecord, User
+
+Row = TypeVar("Row", bound=Model)
 
 
 def users_named(name: str) -> list[User]:
@@ -17,3 +25,68 @@ def users_named(name: str) -> list[User]:
         .exclude(username="")[:3]
     )
     return sorted(rows, key=lambda user: user.username.lower() != name.lower())
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryFilter:
+    """``user_id=None`` is everybody; empty texts filter nothing; ``kind`` is for the ledger only."""
+
+    user_id: int | None
+    since: datetime | None = None
+    until: datetime | None = None
+    model_name: str = ""
+    kind: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a page ended: rows that come in meanwhile neither repeat nor hide any."""
+
+    time: datetime
+    id: int
+
+    @classmethod
+    def of(cls, row: UsageRecord | LedgerEntry) -> Place:
+        return cls(row.created_at, row.pk)
+
+    @classmethod
+    def parse(cls, text: str) -> Place:
+        """Raises ValueError for what ``str`` of a Place did not make."""
+        time, row_id = json.loads(base64.urlsafe_b64decode(text.encode("ascii")))
+        return cls(datetime.fromisoformat(time), int(row_id))
+
+    def __str__(self) -> str:
+        return base64.urlsafe_b64encode(json.dumps([self.time.isoformat(), self.id]).encode()).decode("ascii")
+
+
+def usage_page(wanted: HistoryFilter, after: Place | None, limit: int) -> list[UsageRecord]:
+    """Newest first."""
+    rows = _within(UsageRecord.objects.all(), wanted)
+    if wanted.user_id is not None:
+        rows = rows.filter(user_id=wanted.user_id)
+    return list(_following(rows, after).order_by("-created_at", "-id")[:limit])
+
+
+def ledger_page(wanted: HistoryFilter, after: Place | None, limit: int) -> list[LedgerEntry]:
+    """Newest first."""
+    rows = _within(LedgerEntry.objects.select_related("wallet__user"), wanted)
+    if wanted.user_id is not None:
+        rows = rows.filter(wallet__user_id=wanted.user_id)
+    if wanted.kind:
+        rows = rows.filter(kind=wanted.kind)
+    return list(_following(rows, after).order_by("-created_at", "-id")[:limit])
+
+
+def _within(rows: QuerySet[Row], wanted: HistoryFilter) -> QuerySet[Row]:
+    if wanted.since:
+        rows = rows.filter(created_at__gte=wanted.since)
+    if wanted.until:
+        rows = rows.filter(created_at__lt=wanted.until)
+    return rows.filter(model_name=wanted.model_name) if wanted.model_name else rows
+
+
+def _following(rows: QuerySet[Row], place: Place | None) -> QuerySet[Row]:
+    """Written as a range and an exception, not as an OR, so that the index on the time is used."""
+    if place is None:
+        return rows
+    return rows.filter(created_at__lte=place.time).exclude(created_at=place.time, id__gte=place.id)

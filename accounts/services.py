@@ -125,10 +125,17 @@ def user_with_password(username: str, password: str, address: str = "") -> User:
     return user
 
 
-def change_password(user: User, old: str, new: str) -> None:
-    """Ends every token and session of the user. Raises ValidationError with messages per field."""
+def change_password(user: User, old: str, new: str, address: str = "") -> None:
+    """Ends every token and session of the user. Raises ValidationError with messages per field, or TooManyAttempts.
+
+    A stolen token must not be a way to guess the password behind it: attempts are counted like logins.
+    """
+    if address:
+        attempts.count("login", address)
     if not user.check_password(old):
         raise ValidationError({"old_password": _("This is not your present password.")})
+    if address:
+        attempts.give_back("login", address)
     if old == new:
         raise ValidationError({"new_password": _("Choose a password other than the present one.")})
     try:

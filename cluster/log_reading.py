@@ -169,23 +169,23 @@ class Follower:
         """At most one block of new lines; an unfinished line waits for its end."""
         if self._stream is None:
             self._open()
-        if self._stream is None:
+        stream = self._stream
+        if stream is None:
             return []
-        if os.fstat(self._stream.fileno()).st_size < self._stream.tell():  # truncated in place (copytruncate)
-            self._stream.seek(0)
+        if os.fstat(stream.fileno()).st_size < stream.tell():  # truncated in place (copytruncate)
+            stream.seek(0)
             self._rest = b""
-        block = self._stream.read(BLOCK)
-        if not block and self._was_replaced():
+        block = stream.read(BLOCK)
+        if not block and self._was_replaced(stream):
             self.close()
             return []
         *complete, self._rest = (self._rest + block).split(b"\n")
         self._rest = self._rest[-MAX_LINE:]
         return [line for line in complete if line]
 
-    def _was_replaced(self) -> bool:
-        assert self._stream is not None  # noqa: S101 - read() has just used it
+    def _was_replaced(self, stream: BinaryIO) -> bool:
         try:
-            return os.stat(self.path).st_ino != os.fstat(self._stream.fileno()).st_ino
+            return os.stat(self.path).st_ino != os.fstat(stream.fileno()).st_ino
         except OSError:  # renamed, and the new one not made yet: nothing is lost by looking again later
             return False
 

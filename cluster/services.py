@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from datetime import timedelta
 from typing import Any
 
@@ -16,9 +15,8 @@ from django.utils.translation import gettext as _
 from cluster.models import Node
 from cluster.system import host_name, system_figures
 from llmplatform.lib import host_names
-from llmplatform.lib.api.errors import ApiError
+from llmplatform.lib.errors import ApiError
 
-NODE_NAME = re.compile(r"\A[\w-]{1,100}\Z")
 MAX_SYSTEM_BYTES = 64 * 1024  # a heartbeat is figures, not a place to store things
 ALIVE_FOR = timedelta(seconds=15)  # a machine heard of within this time is alive
 
@@ -89,11 +87,17 @@ def join(name: str, host: str, port: int, role: str = Node.Role.WORKER) -> tuple
     return node, created
 
 
-def heartbeat(name: str, system: dict[str, Any]) -> Node:
-    """A machine lives and tells its figures. Raises NodeNotFound when it was removed: it should join again or end."""
+def heartbeat(name: str, system: dict[str, Any], *, joined_only: bool = False) -> Node:
+    """A machine lives and tells its figures. Raises NodeNotFound when it was removed: it should join again or end.
+
+    ``joined_only`` for what comes over the network: the master's figures are its own supervisor's to tell.
+    """
     if len(json.dumps(system)) > MAX_SYSTEM_BYTES:
-        raise ApiError("invalid_request", _("These figures are too long."), 413)
-    if not Node.objects.filter(name=name).update(system=system, last_seen=timezone.now()):
+        raise ApiError("request_too_large", _("These figures are too long."), 413)
+    named = Node.objects.filter(name=name)
+    if joined_only:
+        named = named.filter(role=Node.Role.WORKER)
+    if not named.update(system=system, last_seen=timezone.now()):
         raise NodeNotFound
     return Node.objects.get(name=name)
 

@@ -1,7 +1,149 @@
-"""The Starlette application for the inference path."""
+"""The Starlette application for the inference path: which path is answered by what.
+
+Mounted beside Django by ``llmplatform.routing``. Starlette routes; the endpoints are plain ASGI applications, without the
+middleware and response classes that would cost a task group a request.
+"""
 
 from __future__ import annotations
 
-from starlette.applications import Starlette
+import json
+import logging
+from abc import ABC, abstractmethod
+from typing import Any
 
-gateway_application = Starlette(routes=[])
+from starlette.routing import Route, Router
+
+from accounts.models import new_request_id
+from gateway import bodies, errors
+from gateway.endpoints import ENDPOINTS, Endpoint
+from gateway.errors import GatewayError, Protocol
+from gateway.http import ClientGone, Incoming, Receive, Scope, Send, while_connected
+from gateway.inference import InferenceRequest, infer
+from gateway.models_directory import directory
+from gateway.native import NativeChat
+from models_app.selectors import ModelView
+
+logger = logging.getLogger(__name__)
+
+PREFIXES = ("/v1", "/api/v1/v1")
+
+
+class Handler(ABC):
+    """Answers one path. Whatever happens, the client gets an answer in its protocol, and nothing of our insides."""
+
+    def __init__(self, protocol: Protocol, method: str) -> None:
+        self.protocol = protocol
+        self.method = method
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        incoming = Incoming(scope, receive, send, new_request_id())
+        try:
+            incoming.check_host()
+            if scope["method"] != self.method:
+                raise errors.method_not_allowed()
+            await self.answer(incoming)
+        except ClientGone:
+            return
+        except GatewayError as error:
+            await incoming.send_error(error, self.protocol)
+        except Exception:  # the loop's edge: the server would answer with a page of its own
+            logger.exception("unhandled error in %s", scope["path"], extra={"request_id": incoming.request_id})
+            if incoming.started:
+                raise
+            await incoming.send_error(errors.internal(), self.protocol)
+
+    @abstractmethod
+    async def answer(self, incoming: Incoming) -> None: ...
+
+
+class Inference(Handler):
+    """Requests that go to a replica."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        super().__init__(endpoint.protocol, "POST")
+        self._endpoint = endpoint
+
+    async def answer(self, incoming: Incoming) -> None:
+        caller = await incoming.caller()
+        raw = await incoming.body()
+        request = InferenceRequest(
+            self._endpoint.name, bodies.parse(raw), caller, request_id=incoming.request_id, raw=raw
+        )
+        await while_connected(incoming.receive, self._forward(incoming, request))
+
+    async def _forward(self, incoming: Incoming, request: InferenceRequest) -> None:
+        await incoming.send_answer(await infer(request))
+
+
+class Native(Handler):
+    """``/api/v1/models/<name>/chat``."""
+
+    def __init__(self) -> None:
+        super().__init__(Protocol.REST, "POST")
+
+    async def answer(self, incoming: Incoming) -> None:
+        caller = await incoming.caller()
+        name: str = incoming.scope["path_params"]["name"]
+        chat = NativeChat.read(name, bodies.parse(await incoming.body()), caller, incoming.request_id)
+        await while_connected(incoming.receive, self._forward(incoming, chat))
+
+    async def _forward(self, incoming: Incoming, chat: NativeChat) -> None:
+        await incoming.send_answer(await chat.answer())
+
+
+def _model_object(view: ModelView) -> dict[str, Any]:
+    return {
+        "id": view.name,
+        "object": "model",
+        "created": view.created,
+        "owned_by": "llm-platform",
+        "description": view.description,
+        "context_length": view.context_length,
+        "max_tokens": view.max_tokens,
+        "state": str(view.state),
+    }
+
+
+class Models(Handler):
+    """``/models`` and ``/models/{id}``."""
+
+    def __init__(self) -> None:
+        super().__init__(Protocol.OPENAI, "GET")
+
+    async def answer(self, incoming: Incoming) -> None:
+        views = await directory().models_for(await incoming.caller())
+        name: str | None = incoming.scope["path_params"].get("name")
+        found: dict[str, Any]
+        if name is None:
+            found = {"object": "list", "data": [_model_object(view) for view in views]}
+        else:
+            found = next((_model_object(view) for view in views if view.name == name), {})
+            if not found:
+                raise errors.model_not_found(name)
+        headers = {"content-type": "application/json", "x-request-id": incoming.request_id}
+        await incoming.send_whole(200, headers, json.dumps(found, ensure_ascii=False).encode())
+
+
+class Unknown(Handler):
+    """Every other path below ours."""
+
+    def __init__(self) -> None:
+        super().__init__(Protocol.OPENAI, "")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        incoming = Incoming(scope, receive, send, new_request_id())
+        await incoming.send_error(errors.not_found(), self.protocol)
+
+    async def answer(self, incoming: Incoming) -> None:
+        raise errors.not_found()
+
+
+def _routes() -> list[Route]:
+    handlers = {endpoint.path: Inference(endpoint) for endpoint in ENDPOINTS.values()}
+    routes = [Route(prefix + path, handler) for path, handler in handlers.items() for prefix in PREFIXES]
+    for prefix in PREFIXES:
+        routes += [Route(prefix + "/models", Models()), Route(prefix + "/models/{name:path}", Models())]
+    return [*routes, Route("/api/v1/models/{name}/chat", Native())]
+
+
+gateway_application = Router(_routes(), redirect_slashes=False, default=Unknown())

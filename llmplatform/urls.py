@@ -7,9 +7,8 @@ from django.urls import include, path
 from django.views.generic import RedirectView
 from drf_spectacular.views import SpectacularAPIView
 
-from llmplatform.lib.api.docs import DocsView
-
 from llmplatform import views
+from llmplatform.lib.api.docs import DocsView
 
 urlpatterns = [
     path("healthz", views.healthz, name="healthz"),

@@ -12,7 +12,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
 from llmplatform.lib.api.errors import json_error
-from llmplatform.service import run_folder
+from models_app import supervisor_lock
 
 API_PATH = re.compile(r"^/(api|v1)/")
 
@@ -28,7 +28,7 @@ def healthz(request: HttpRequest) -> HttpResponse:
 @require_safe
 def readyz(request: HttpRequest) -> HttpResponse:
     """The database answers and the supervisor lives; 503 naming what does not."""
-    parts = {"database": _database_answers(), "supervisor": _supervisor_lives()}
+    parts = {"database": _database_answers(), "supervisor": supervisor_lock.holder() is not None}
     ready = all(parts.values())
     return JsonResponse({"status": "ok" if ready else "unavailable", **parts}, status=200 if ready else 503)
 
@@ -37,14 +37,9 @@ def _database_answers() -> bool:
     try:
         with connection.cursor() as cursor:
             cursor.execute("SELECT 1")
-            return cursor.fetchone() == (1,)
+            return bool(cursor.fetchone() == (1,))
     except DatabaseError:
         return False
-
-
-def _supervisor_lives() -> bool:
-    running = run_folder.read()
-    return running is not None and "supervisor" in running.children and running.children["supervisor"].alive()
 
 
 # -- what went wrong ---------------------------------------------------------------------------------------------------

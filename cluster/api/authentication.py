@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+from typing import cast
 
 from django.conf import settings
 from rest_framework.authentication import BaseAuthentication, get_authorization_header
@@ -39,7 +40,9 @@ class ClusterTokenAuthentication(BaseAuthentication):
 
 MACHINES_AND_PEOPLE: list[type[BaseAuthentication]] = [
     ClusterTokenAuthentication,
-    *api_settings.DEFAULT_AUTHENTICATION_CLASSES,
+    *cast(
+        list[type[BaseAuthentication]], api_settings.DEFAULT_AUTHENTICATION_CLASSES
+    ),  # names in settings, classes here
 ]
 
 

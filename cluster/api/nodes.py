@@ -113,6 +113,6 @@ class HeartbeatView(APIView):
     def post(self, request: Request) -> Response:
         body = HeartbeatSerializer(data=request.data)
         body.is_valid(raise_exception=True)
-        node = services.heartbeat(body.validated_data["id"], body.validated_data["system"])
+        node = services.heartbeat(body.validated_data["id"], body.validated_data["system"], joined_only=True)
         shown = selectors.node_dict(node)
         return Response({"drained": shown["drained"], "serving": shown["serving"]})

@@ -6,10 +6,9 @@ waits for a line on standard input, which ``serve`` writes when it has started t
 
 from __future__ import annotations
 
-import http.client
+import http
 import json
 import shlex
-import ssl
 import sys
 import time
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from django.utils.translation import gettext as _
 from accounts import services as accounts
 from accounts.models import User
 from llmplatform.lib import process_identity
-from llmplatform.service import addresses, static_files
+from llmplatform.service import addresses, local_client, static_files
 from models_app import starter
 from models_app.models import ModelConfig, Replica
 from models_app.reasons import text as reason_text
@@ -76,13 +75,11 @@ def _create_administrator() -> str:
     """Once. Told at the moment it is stored, so that an interrupted start does not lose the password."""
     if User.objects.filter(is_superuser=True).exists():
         return ""
-    user, password, _must_change = accounts.create_administrator(
-        settings.ADMIN_USERNAME, settings.ADMIN_PASSWORD or None
-    )
-    if not password:
+    made = accounts.create_administrator(settings.ADMIN_USERNAME, settings.ADMIN_PASSWORD or None)
+    if not made.password:
         return ""
-    tell("login", username=user.get_username(), password=password)
-    return password
+    tell("login", username=made.user.get_username(), password=made.password)
+    return made.password
 
 
 # -- after --------------------------------------------------------------------------------------------------------------
@@ -105,29 +102,10 @@ def announce(password: str) -> None:
 def _wait_for_web() -> bool:
     deadline = time.monotonic() + WEB_MAY_TAKE
     while time.monotonic() < deadline:
-        if answers():
+        if local_client.get_json("/healthz")[0] == http.HTTPStatus.OK:
             return True
         time.sleep(POLL)
     return False
-
-
-def answers(timeout: float = 5.0) -> bool:
-    """Whether the web server answers /healthz."""
-    try:
-        connection = connect(timeout)
-        connection.request("GET", "/healthz", headers={"Connection": "close"})
-        return connection.getresponse().status == http.HTTPStatus.OK
-    except (OSError, http.client.HTTPException):
-        return False
-
-
-def connect(timeout: float) -> http.client.HTTPConnection:
-    """To the web server of this folder. Its certificate may be for another name: this is our own process on this machine."""
-    host = addresses.local_host()
-    if settings.TLS_CERT:
-        context = ssl._create_unverified_context()  # noqa: S323
-        return http.client.HTTPSConnection(host, settings.SERVER_PORT, timeout=timeout, context=context)
-    return http.client.HTTPConnection(host, settings.SERVER_PORT, timeout=timeout)
 
 
 def _wait_for_model() -> Outcome:

@@ -95,7 +95,7 @@ class Serve:
 
     def _hand_over(self) -> int:
         """--background: another ``serve`` takes over; this one waits until it is ready and shows the box."""
-        self.lock.release()
+        self.lock.release(force=True)
         detached = _spawn_detached(self.options.debug)
         self._tell_helper_to_go_on()
         while self.helper is not None:

@@ -43,6 +43,10 @@ def width(text: str) -> int:
     return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
 
 
+def padded(text: str, columns: int) -> str:
+    return text + " " * (columns - width(text))
+
+
 def box(title: str, lines: Sequence[str]) -> str:
     inner = max(width(text) for text in [f" {title} ", *lines]) + 2
     top = f"╭─ {title} " + "─" * (inner - width(title) - 3) + "╮"

@@ -1,7 +1,4 @@
-"""The one error shape of the REST API: ``{"error": {"code", "message", "details"}}``.
-
-    ApiError                    anything a service wants to tell a caller
-    ├── (subclasses in apps)    named there, with their own code and status
+"""The one error shape of the REST API: ``{"error": {"code", "message", "details"}}``; see ``llmplatform.lib.errors``.
 
 ``code`` is stable and English, ``message`` is translated, ``details`` is per field for ``invalid_request``.
 """
@@ -20,29 +17,11 @@ from django.utils.translation import gettext as _
 from rest_framework import exceptions
 from rest_framework.response import Response
 
+from llmplatform.lib.errors import ApiError as ApiError
+
 logger = logging.getLogger(__name__)
 CHALLENGE = 'Bearer realm="api"'
 DATABASE_RETRY_SECONDS = 5
-
-
-class ApiError(exceptions.APIException):
-    """``ApiError("model_not_found", _("…"), 404)``; ``retry_after`` in seconds becomes the header."""
-
-    def __init__(
-        self,
-        code: str,
-        message: str,
-        status_code: int = 400,
-        *,
-        details: dict[str, Any] | None = None,
-        retry_after: int | None = None,
-    ) -> None:
-        super().__init__(message, code)
-        self.code = code
-        self.message = message
-        self.status_code = status_code
-        self.details = details or {}
-        self.retry_after = retry_after
 
 
 def body(code: str, message: str, details: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -90,7 +69,7 @@ def _as_api_error(exc: Exception) -> ApiError | None:
                 "rate_limit_exceeded",
                 _("Too many requests; wait a little."),
                 429,
-                retry_after=math.ceil(exc.wait or 1),
+                retry_after=math.ceil(getattr(exc, "wait", None) or 1),
             )
         case exceptions.ParseError():
             return ApiError("invalid_request", _("The body is not valid JSON: %(reason)s") % {"reason": exc.detail})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError
 from django.utils import translation
@@ -23,6 +24,8 @@ class Command(BaseCommand):
         with translation.override(terminal_language()):
             try:
                 password = bringup.prepare()
+            except ValidationError as error:
+                raise CommandError("ADMIN_USERNAME: " + " ".join(error.messages)) from error
             except (DatabaseError, OSError) as error:
                 raise CommandError(_("The start failed: %(error)s") % {"error": error}) from error
             if sys.stdin.readline():  # end of file: serve has gone

@@ -1,0 +1,49 @@
+"""A CSV file that is sent while it is read from the database."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from functools import partial
+from typing import Any, cast
+
+from asgiref.sync import sync_to_async
+from django.http import StreamingHttpResponse
+
+# A cell that begins with one of these is a formula to a spreadsheet.
+FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r")
+
+
+class CsvAnswer(StreamingHttpResponse):
+    """``pages`` is read one page at a time, also under ASGI, where Django itself would first collect all of them."""
+
+    def __init__(self, columns: list[str], pages: Iterable[Iterable[Mapping[str, Any]]], filename: str) -> None:
+        super().__init__(_lines(columns, pages), content_type="text/csv; charset=utf-8")
+        self["Content-Disposition"] = f'attachment; filename="{filename}"'
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        chunks = cast(Iterator[bytes], self.streaming_content)  # a middleware may have wrapped it
+        while (chunk := await sync_to_async(partial(next, chunks, None))()) is not None:
+            yield chunk
+
+
+def _lines(columns: list[str], pages: Iterable[Iterable[Mapping[str, Any]]]) -> Iterator[str]:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer)
+    writer.writerow(columns)
+    for page in pages:
+        writer.writerows([_cell(row[column]) for column in columns] for row in page)
+        yield _emptied(buffer)
+    yield _emptied(buffer)
+
+
+def _emptied(buffer: io.StringIO) -> str:
+    text = buffer.getvalue()
+    buffer.seek(0)
+    buffer.truncate()
+    return text
+
+
+def _cell(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA_SIGNS) else value

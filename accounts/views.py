@@ -1,0 +1,209 @@
+"""Pages about oneself: log in, register, password, account."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+from django.conf import settings
+from django.contrib import messages
+from django.contrib.auth import login, update_session_auth_hash
+from django.contrib.auth.decorators import login_required
+from django.contrib.auth.password_validation import validate_password
+from django.contrib.auth.views import LoginView as DjangoLoginView
+from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.template.loader import render_to_string
+from django.utils.formats import number_format
+from django.utils.translation import get_language
+from django.utils.translation import gettext as _
+from django.views.decorators.debug import sensitive_post_parameters
+from django.views.decorators.http import require_http_methods, require_POST
+from django.views.i18n import set_language
+
+from accounts import attempts, services
+from accounts.forms import LoginForm, PasswordForm, ProfileForm, RegisterForm, too_many_text
+from accounts.models import UsageRecord, User, Wallet
+from accounts.usage_days import DAYS, bars, usage_by_day
+from llmplatform.lib.configuration import MICRO
+
+
+def _count_attempt(request: HttpRequest, what: str) -> HttpResponse | None:
+    """A page that says to wait, when this address has tried too often."""
+    try:
+        attempts.count(what, request.META.get("REMOTE_ADDR", ""))
+    except attempts.TooManyAttempts as error:
+        context = {"status": 429, "title": _("Too many attempts"), "message": too_many_text(error)}
+        headers = {"Retry-After": str(error.retry_after)}
+        return HttpResponse(render_to_string("site/error.html", context, request), status=429, headers=headers)
+    return None
+
+
+def _remember_language(response: HttpResponse, language: str) -> None:
+    """The language of a person goes with them to each browser they log in with."""
+    if language:
+        response.set_cookie(settings.LANGUAGE_COOKIE_NAME, language, max_age=365 * 86400, samesite="Lax")
+
+
+class LoginView(DjangoLoginView):
+    template_name = "accounts/login.html"
+    authentication_form = LoginForm
+    redirect_authenticated_user = True
+
+    def form_invalid(self, form: Any) -> HttpResponse:
+        response = super().form_invalid(form)
+        if form.has_error(NON_FIELD_ERRORS, code="throttled"):
+            response.status_code = 429
+        return response
+
+    def form_valid(self, form: Any) -> HttpResponse:
+        response = super().form_valid(form)
+        _remember_language(response, form.get_user().language)
+        return response
+
+
+@sensitive_post_parameters("password")
+@require_http_methods(["GET", "HEAD", "POST"])
+def register(request: HttpRequest) -> HttpResponse:
+    if request.user.is_authenticated:
+        return redirect("home")
+    if settings.REGISTRATION == "closed":
+        return render(request, "accounts/register.html", status=403 if request.method == "POST" else 200)
+    if request.method == "POST" and (wait := _count_attempt(request, "register")):
+        return wait
+    form = RegisterForm(request.POST or None)
+    if form.is_valid():
+        try:
+            user = services.register_user(**form.cleaned_data, language=get_language() or "")
+        except ValidationError as error:
+            form.add_error(None, error)
+        else:
+            return _welcome(request, user)
+    return render(request, "accounts/register.html", {"form": form})
+
+
+def _welcome(request: HttpRequest, user: User) -> HttpResponse:
+    if not user.is_active:
+        return render(request, "accounts/register.html", {"waits": True})
+    login(request, user, backend=settings.AUTHENTICATION_BACKENDS[0])
+    return redirect("home")
+
+
+@sensitive_post_parameters()
+@login_required
+@require_http_methods(["GET", "HEAD", "POST"])
+def password(request: HttpRequest) -> HttpResponse:
+    user = _user(request)
+    if request.method == "POST" and (wait := _count_attempt(request, "password")):
+        return wait
+    form = PasswordForm(user, request.POST or None)
+    if form.is_valid():
+        forced = user.must_change_password
+        try:
+            _change_password(user, **form.cleaned_data)
+        except ValidationError as error:
+            form.add_error(None, error)
+        else:
+            update_session_auth_hash(request, user)  # this session goes on; the user's others end
+            messages.success(request, _("Your password is changed."))
+            return redirect("home" if forced else "account")
+    return render(request, "accounts/password.html", {"form": form})
+
+
+def _change_password(user: User, new_password: str, old_password: str | None = None) -> None:
+    if old_password is not None:
+        services.change_password(user, old_password, new_password)
+        return
+    try:
+        validate_password(new_password, user)
+    except ValidationError as error:
+        raise ValidationError({"new_password": error.messages}) from error
+    if user.check_password(new_password):
+        raise ValidationError({"new_password": _("Choose a password other than the present one.")})
+    services.set_password(user, new_password)
+
+
+@login_required
+@require_http_methods(["GET", "HEAD", "POST"])
+def account(request: HttpRequest) -> HttpResponse:
+    user = _user(request)
+    if request.method != "POST":
+        return render(request, "accounts/account.html", _account_context(request, user, _profile_form(user)))
+    form = ProfileForm(request.POST)
+    if form.is_valid():
+        try:
+            services.update_profile(user, form.cleaned_data)
+        except ValidationError as error:
+            form.add_error(None, error)
+        else:
+            messages.success(request, _("Saved."))
+            response: HttpResponse = redirect("account")
+            _remember_language(response, user.language)
+            return response
+    return render(request, "accounts/account.html", _account_context(request, user, form))
+
+
+def _profile_form(user: User) -> ProfileForm:
+    return ProfileForm(initial={"email": user.email, "language": user.language})
+
+
+@require_POST
+@login_required
+def access_token(request: HttpRequest) -> HttpResponse:
+    """Show a token for the API once, in the example that uses it."""
+    user = _user(request)
+    context = _account_context(request, user, _profile_form(user))
+    context["token"] = services.console_token(user)
+    response = render(request, "accounts/account.html", context)
+    response["Cache-Control"] = "no-store"
+    return response
+
+
+@require_POST
+def language(request: HttpRequest) -> HttpResponse:
+    """Django's own language switch; a person who is logged in keeps the choice."""
+    response = set_language(request)
+    chosen = request.POST.get("language", "")
+    if request.user.is_authenticated and chosen in dict(settings.LANGUAGES):
+        User.objects.filter(pk=request.user.pk).update(language=chosen)
+    return response
+
+
+def _user(request: HttpRequest) -> User:
+    assert isinstance(request.user, User)  # noqa: S101 - login_required stands before
+    return request.user
+
+
+def _account_context(request: HttpRequest, user: User, form: ProfileForm) -> dict[str, Any]:
+    wallet = Wallet.objects.filter(user=user).first()
+    days = usage_by_day(user.pk)
+    price = settings.TOKEN_PRICE
+    return {
+        "page": "account",
+        "form": form,
+        "wallet": wallet,
+        "credits": _credits(wallet.available if wallet else 0),
+        "held_credits": _credits(wallet.held) if wallet and wallet.held else "",
+        "tokens": wallet.available // price if wallet and price else None,
+        "chart": bars(days),
+        "chart_days": DAYS,
+        "chart_top": max(day.tokens for day in days),
+        "requests": sum(day.requests for day in days),
+        "used_tokens": sum(day.tokens for day in days),
+        "used_credits": _credits(sum(day.cost for day in days)),
+        "model_name": _last_model(user),
+        "base_url": request.build_absolute_uri("/v1"),
+    }
+
+
+def _credits(micro: int) -> str:
+    """Credits as people read them: small amounts to the last unit, large ones to the hundredth."""
+    amount = Decimal(micro) / MICRO
+    places = 2 if amount >= 100 else max(0, -int(amount.normalize().as_tuple().exponent))
+    return number_format(amount, places, use_l10n=True, force_grouping=True)
+
+
+def _last_model(user: User) -> str:
+    names = UsageRecord.objects.filter(user=user).order_by("-created_at").values_list("model_name", flat=True)
+    return names.first() or ""

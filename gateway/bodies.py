@@ -1,0 +1,161 @@
+"""Reading and checking request bodies. Pure: decides what goes to the engine and what the request may cost at most."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NoReturn, cast
+
+from django.utils.translation import gettext_lazy as _
+
+from gateway import errors
+from gateway.endpoints import Endpoint
+
+# Fields the engine knows that would let one caller reach another's slot or memory, or the engine's own. Refused by name.
+REFUSED_FIELDS = frozenset(
+    {"id_slot", "slot_id", "n_discard", "n_keep", "lora", "control_vectors", "conv_id", "sse_ping_interval"}
+)
+# How many answers to one prompt; each takes a slot of its own.
+COUNT_FIELDS = ("n", "n_cmpl")
+MAX_ANSWERS = 8
+MAX_PROMPTS = 64
+PROBABILITY_FIELDS = ("n_probs", "top_logprobs")
+MAX_PROBABILITIES = 100
+MAX_TOKENS = 2**31 - 1
+# What a chat template adds: around each message, and once (a default system prompt).
+TOKENS_PER_MESSAGE = 12
+TOKENS_PER_PROMPT = 80
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+_decoder = json.JSONDecoder(parse_constant=_refuse_constant)
+
+
+def parse(raw: bytes) -> dict[str, Any]:
+    """The JSON object in ``raw``."""
+    try:
+        body = _decoder.decode(raw.decode())
+    except (ValueError, RecursionError) as error:
+        raise errors.invalid(_("The body is not valid JSON.")) from error
+    if not isinstance(body, dict):
+        raise errors.invalid(_("The body must be a JSON object."))
+    return body
+
+
+@dataclass(slots=True)
+class Plan:
+    """What a checked body asks for."""
+
+    model: str
+    stream: bool
+    answers: int  # how many texts come back: n, times the number of prompts
+    asked_tokens: int | None  # longest single answer; None: the client leaves it to us
+    prompt_bound: int  # no fewer tokens than the prompt really has
+
+
+def check(endpoint: Endpoint, body: Mapping[str, Any]) -> Plan:
+    """Raises GatewayError naming the first field that cannot be taken."""
+    model = body.get("model")
+    if not isinstance(model, str) or not model:
+        raise errors.invalid(_("“model” is missing: name the model to use."), "model")
+    if refused := REFUSED_FIELDS.intersection(body):
+        raise errors.invalid(_("This field is not allowed here."), min(refused))
+    _check_input(endpoint, body)
+    _check_numbers(body)
+    stream = body.get("stream")
+    if stream is not None and not isinstance(stream, bool):
+        raise errors.invalid(_("“stream” must be true or false."), "stream")
+    prompts = _prompts(endpoint, body)
+    return Plan(
+        model, bool(stream), _answers(body) * prompts, _asked_tokens(endpoint, body), _prompt_bound(body, prompts)
+    )
+
+
+def _check_input(endpoint: Endpoint, body: Mapping[str, Any]) -> None:
+    name = endpoint.required
+    value = body.get(name)
+    if not isinstance(value, endpoint.required_types) or (name != "tokens" and not value and value != ""):
+        raise errors.invalid(_("“%(name)s” is missing or of the wrong type."), name, name=name)
+    if name == "messages" and not all(isinstance(message, dict) for message in cast(list[Any], value)):
+        raise errors.invalid(_("“%(name)s” must be a list of objects."), name, name=name)
+
+
+def _check_numbers(body: Mapping[str, Any]) -> None:
+    for name, value in body.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise errors.invalid(_("“%(name)s” must be a finite number."), name, name=name)
+    for name in PROBABILITY_FIELDS:
+        if body.get(name) is not None:
+            _whole(body, name, MAX_PROBABILITIES)
+
+
+def _whole(body: Mapping[str, Any], name: str, high: int, low: int = 0) -> int:
+    value = body[name]
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        template = _("“%(name)s” must be a whole number from %(low)d to %(high)d.")
+        raise errors.invalid(template, name, name=name, low=low, high=high)
+    return value
+
+
+def _answers(body: Mapping[str, Any]) -> int:
+    return max([_whole(body, name, MAX_ANSWERS, 1) for name in COUNT_FIELDS if body.get(name) is not None] or [1])
+
+
+def _prompts(endpoint: Endpoint, body: Mapping[str, Any]) -> int:
+    """A list of prompts gives one answer each; a list of numbers (tokens) is one prompt."""
+    prompt = body.get("prompt") if endpoint.name == "completions" else None
+    if not isinstance(prompt, list) or not prompt or all(isinstance(part, int) for part in prompt):
+        return 1
+    if len(prompt) > MAX_PROMPTS:
+        raise errors.invalid(_("“%(name)s” is too long a list."), "prompt", name="prompt")
+    return len(prompt)
+
+
+def _asked_tokens(endpoint: Endpoint, body: Mapping[str, Any]) -> int | None:
+    # Which of several names wins is the engine's affair: the largest is what the request may cost.
+    found = [_whole(body, name, MAX_TOKENS) for name in endpoint.limit_fields if body.get(name) is not None]
+    return max(found) if found else None
+
+
+_NOT_PROMPT = frozenset({"model", "stream", "stream_options", "user", "metadata", "grammar", "json_schema"})
+
+
+def _prompt_bound(body: Mapping[str, Any], prompts: int) -> int:
+    """A token stands for at least one byte, or for one number of a prompt given in tokens."""
+    messages = body.get("messages")
+    total = TOKENS_PER_PROMPT * prompts + (TOKENS_PER_MESSAGE * len(messages) if isinstance(messages, list) else 0)
+    pending: list[Any] = [value for name, value in body.items() if name not in _NOT_PROMPT]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, str):
+            total += len(value) if value.isascii() else len(value.encode("utf-8", "surrogatepass"))
+        elif isinstance(value, dict):
+            total += len(value)
+            pending.extend(value)
+            pending.extend(value.values())
+        elif isinstance(value, list):
+            total += len(value)
+            pending.extend(value)
+    return total
+
+
+def with_limit(endpoint: Endpoint, body: dict[str, Any], raw: bytes | None, plan: Plan, limit: int) -> bytes:
+    """The bytes for the engine: the client's own where nothing must change."""
+    if not endpoint.generates or (plan.asked_tokens is not None and plan.asked_tokens <= limit):
+        return raw if raw is not None else write(body)
+    named = [name for name in endpoint.limit_fields if name in body]
+    if raw is not None and not named:
+        # In front of the client's first field: the rest of the bytes stays as it came.
+        return b'{"%s":%d,%s' % (endpoint.limit_fields[0].encode(), limit, raw.lstrip()[1:])
+    capped = {name: min(body[name], limit) for name in named if body[name] is not None}
+    changed = {name: value for name, value in body.items() if name not in named}
+    return json.dumps({**changed, **(capped or {endpoint.limit_fields[0]: limit})}).encode()
+
+
+def write(body: Mapping[str, Any]) -> bytes:
+    return json.dumps(body).encode()

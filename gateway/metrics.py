@@ -1,0 +1,37 @@
+"""What the inference path tells Prometheus, in the default registry."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge, Histogram
+
+from accounts.quota import UsageFigures
+
+_WAITS = (0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+
+REQUESTS = Counter("llm_requests", "Requests answered", ["endpoint", "model", "status"])
+FIRST_TOKEN = Histogram(
+    "llm_first_token_seconds", "From a request's arrival to the first byte of its answer", ["model"], buckets=_WAITS
+)
+QUEUE_WAIT = Histogram("llm_queue_wait_seconds", "Waited for a free slot", ["model"], buckets=_WAITS)
+DURATION = Histogram("llm_request_seconds", "From a request's arrival to its end", ["model"], buckets=_WAITS)
+PROMPT_TOKENS = Counter("llm_prompt_tokens", "Tokens of prompts", ["model"])
+CACHED_TOKENS = Counter("llm_cached_prompt_tokens", "Tokens of prompts that a replica remembered", ["model"])
+COMPLETION_TOKENS = Counter("llm_completion_tokens", "Tokens of answers", ["model"])
+RETRIES = Counter("llm_retries", "Requests sent to another replica before the first byte", ["model"])
+UNDER_WAY = Gauge("llm_requests_under_way", "Requests that have a slot or wait for one")
+QUEUED = Gauge("llm_requests_queued", "Requests that wait for a slot", ["model"])
+BUSY_SLOTS = Gauge("llm_slots_busy", "Slots in use", ["model", "replica"])
+SLOTS = Gauge("llm_slots", "Slots there are", ["model", "replica"])
+
+
+def observe(usage: UsageFigures) -> None:
+    """A request that came to its end."""
+    model = usage.model_name
+    REQUESTS.labels(usage.endpoint, model, str(usage.status)).inc()
+    QUEUE_WAIT.labels(model).observe(usage.queue_ms / 1000)
+    DURATION.labels(model).observe(usage.duration_ms / 1000)
+    if usage.first_token_ms is not None:
+        FIRST_TOKEN.labels(model).observe(usage.first_token_ms / 1000)
+    PROMPT_TOKENS.labels(model).inc(usage.prompt_tokens)
+    CACHED_TOKENS.labels(model).inc(usage.cached_tokens)
+    COMPLETION_TOKENS.labels(model).inc(usage.completion_tokens)

@@ -1,0 +1,99 @@
+"""Which models and replicas there are, in memory, read from the database twice a second."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from time import monotonic
+
+from django.conf import settings
+from django.db import DatabaseError, connection
+
+from accounts.callers import Caller
+from gateway import errors
+from gateway.slots import ModelPool
+from models_app.selectors import ModelView, serving_snapshot
+
+logger = logging.getLogger(__name__)
+
+REFRESH_SECONDS = 0.5
+FIRST_READ_SECONDS = 10.0
+
+
+def _read() -> dict[str, ModelView]:
+    """In the directory's own thread, on its own connection."""
+    try:
+        return serving_snapshot()
+    except DatabaseError:
+        connection.close()  # a broken connection is opened anew next time
+        raise
+
+
+class ModelsDirectory:
+    """Belongs to one event loop. ``start`` is called by whoever needs it first: some servers have no lifespan events."""
+
+    def __init__(self) -> None:
+        self.pools: dict[str, ModelPool] = {}
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="models-directory")
+        self._first_read = asyncio.Event()
+        self._refreshing: asyncio.Task[None] | None = None
+
+    async def pool(self, name: str) -> ModelPool | None:
+        """The model's pool, or None when there is no such model."""
+        if self._refreshing is None:
+            self.start()
+        if not self._first_read.is_set():
+            try:
+                await asyncio.wait_for(self._first_read.wait(), FIRST_READ_SECONDS)
+            except TimeoutError:
+                raise errors.unavailable() from None
+        return self.pools.get(name)
+
+    async def models_for(self, caller: Caller) -> list[ModelView]:
+        """What ``caller`` may use. Everybody may use every model; keys with a list of their own come later."""
+        await self.pool("")
+        return sorted((pool.view for pool in self.pools.values()), key=lambda view: view.name)
+
+    def start(self) -> None:
+        self._refreshing = asyncio.get_running_loop().create_task(self._refresh_forever())
+
+    async def refresh(self) -> None:
+        """One reading. Callable on its own in tests."""
+        began = monotonic()
+        loop = asyncio.get_running_loop()
+        self._take_over(await loop.run_in_executor(self._thread, _read), began)
+
+    def _take_over(self, snapshot: dict[str, ModelView], seen_at: float) -> None:
+        for name, view in snapshot.items():
+            if (pool := self.pools.get(name)) is not None:
+                pool.update(view, seen_at)
+            else:
+                self.pools[name] = ModelPool(
+                    view, settings.QUEUE_LENGTH, settings.MODEL_WAIT_SECONDS, settings.QUEUE_WAIT_SECONDS
+                )
+        for name in self.pools.keys() - snapshot.keys():
+            self.pools.pop(name).update(None, seen_at)
+        self._first_read.set()
+
+    async def _refresh_forever(self) -> None:
+        while True:
+            try:
+                await self.refresh()
+            except Exception:  # a loop's edge: the database comes back, or its absence is told by every request
+                logger.exception("the models could not be read")
+            await asyncio.sleep(REFRESH_SECONDS)
+
+
+_directories: dict[asyncio.AbstractEventLoop, ModelsDirectory] = {}
+
+
+def directory() -> ModelsDirectory:
+    """The running loop's directory."""
+    loop = asyncio.get_running_loop()
+    found = _directories.get(loop)
+    if found is None:
+        for closed in [other for other in _directories if other.is_closed()]:
+            del _directories[closed]
+        found = _directories[loop] = ModelsDirectory()
+    return found

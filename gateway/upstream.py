@@ -1,0 +1,154 @@
+"""Speaking to a replica's llama-server over HTTP. Nothing here knows who asks or what it costs."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import logging
+from typing import Any
+
+import aiohttp
+from yarl import URL
+
+from gateway import errors
+from gateway.errors import GatewayError
+from models_app.selectors import ReplicaView
+
+logger = logging.getLogger(__name__)
+
+CONNECT_SECONDS = 5.0
+# A long prompt on a slow processor is read for many minutes before the first token.
+FIRST_BYTE_SECONDS = 3600.0
+BETWEEN_BYTES_SECONDS = 600.0
+# llama-server closes a connection that idles for 5 s: ours are dropped before, so that no request meets a closing one.
+KEEP_ALIVE_SECONDS = 3.0
+# A server that closes a connection at once may only have been tired of keeping it open.
+STALE_SECONDS = 1.0
+ERROR_BODY_BYTES = 64 * 1024
+LARGE_BODY_BYTES = 512 * 1024
+READ_BUFFER_BYTES = 256 * 1024
+
+
+class ReplicaFailed(Exception):
+    """Before the first byte of an answer. ``unreachable``: it took no connection, so nobody else should try either."""
+
+    def __init__(self, reason: str, *, unreachable: bool = False) -> None:
+        super().__init__(reason)
+        self.unreachable = unreachable
+
+
+_sessions: dict[asyncio.AbstractEventLoop, aiohttp.ClientSession] = {}
+_urls: dict[tuple[str, str], URL] = {}
+
+
+def session() -> aiohttp.ClientSession:
+    """The running loop's session. It lives as long as the process: servers without lifespan events end without telling."""
+    loop = asyncio.get_running_loop()
+    found = _sessions.get(loop)
+    if found is None or found.closed:
+        for closed in [other for other in _sessions if other.is_closed()]:
+            del _sessions[closed]
+        found = _sessions[loop] = _new_session()
+    return found
+
+
+def _new_session() -> aiohttp.ClientSession:
+    timeout = aiohttp.ClientTimeout(
+        total=None, connect=CONNECT_SECONDS, sock_connect=CONNECT_SECONDS, sock_read=FIRST_BYTE_SECONDS
+    )
+    return aiohttp.ClientSession(
+        # How many connections there may be is decided by slots, not here.
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS),
+        timeout=timeout,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
+        skip_auto_headers=("Accept", "Accept-Encoding", "User-Agent"),
+        read_bufsize=READ_BUFFER_BYTES,
+    )
+
+
+def _url(base: str, path: str) -> URL:
+    key = (base, path)
+    url = _urls.get(key)
+    if url is None:
+        if len(_urls) > 10_000:
+            _urls.clear()
+        url = _urls[key] = URL(base.rstrip("/") + path, encoded=True)
+    return url
+
+
+async def _post(replica: ReplicaView, path: str, body: bytes) -> aiohttp.ClientResponse:
+    headers = {"Authorization": f"Bearer {replica.api_key}", "Content-Type": "application/json"}
+    data: Any = body if len(body) < LARGE_BODY_BYTES else io.BytesIO(body)
+    return await session().post(_url(replica.base_url, path), data=data, headers=headers, allow_redirects=False)
+
+
+async def open_answer(replica: ReplicaView, path: str, body: bytes) -> aiohttp.ClientResponse:
+    """The answer's head, with a status below 400. Raises ReplicaFailed, or GatewayError when the request is at fault."""
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    try:
+        try:
+            response = await _post(replica, path, body)
+        except (aiohttp.ServerDisconnectedError, ConnectionResetError, BrokenPipeError):
+            if loop.time() - began > STALE_SECONDS:
+                raise
+            response = await _post(replica, path, body)
+    except aiohttp.ClientConnectorError as error:
+        raise ReplicaFailed(str(error), unreachable=True) from error
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        raise ReplicaFailed(repr(error)) from error
+    if response.status < 400:
+        return response
+    raise await _error_of(response)
+
+
+async def _error_of(response: aiohttp.ClientResponse) -> GatewayError | ReplicaFailed:
+    try:
+        raw = await response.content.read(ERROR_BODY_BYTES)
+    except (aiohttp.ClientError, TimeoutError, OSError):
+        raw = b""
+    finally:
+        response.close()
+    return translate_error(response.status, raw)
+
+
+def translate_error(status: int, raw: bytes) -> GatewayError | ReplicaFailed:
+    """llama-server's error in our words. What it says about a request's form is passed on: it names the field."""
+    try:
+        told = json.loads(raw)["error"]
+        kind, message = str(told.get("type", "")), str(told.get("message", ""))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        told, kind, message = {}, "", ""
+    if kind == "exceed_context_size_error":
+        return errors.context_length_exceeded(int(told.get("n_prompt_tokens", 0)), int(told.get("n_ctx", 0)))
+    if status == 501:
+        return errors.not_supported("%(reason)s", reason=message or "not supported")
+    if status in {400, 413, 422} and message:
+        return errors.invalid("%(reason)s", reason=_harmless(message))
+    return ReplicaFailed(f"{status} {kind}", unreachable=status == 503)
+
+
+def _harmless(message: str) -> str:
+    """One line, of bounded length."""
+    return message.splitlines()[0][:500] if message.strip() else message
+
+
+def expect_bytes_soon(response: aiohttp.ClientResponse) -> None:
+    """Once an answer flows, silence means something else than a long prompt."""
+    connection = response.connection
+    if connection is not None and connection.protocol is not None:
+        connection.protocol.read_timeout = BETWEEN_BYTES_SECONDS
+
+
+async def ask(replica: ReplicaView, path: str, body: bytes, seconds: float) -> dict[str, Any] | None:
+    """A small question answered with JSON; None when it could not be answered in time."""
+    try:
+        async with asyncio.timeout(seconds):
+            response = await open_answer(replica, path, body)
+            answer = json.loads(await response.read())
+    except (ReplicaFailed, GatewayError, aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+        logger.debug("%s/%s does not answer %s: %s", replica.model, replica.number, path, error)
+        return None
+    return answer if isinstance(answer, dict) else None

@@ -1,0 +1,120 @@
+"""Learning what an answer cost from the bytes that pass: counting while they pass, parsing only the end."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+# The figures stand in the last event; behind it come a terminator and, for "responses", at most what fits in here.
+TAIL_BYTES = 16 * 1024
+TELLING_PROMPT = 16  # tokens
+_decoder = json.JSONDecoder()
+
+
+@dataclass(slots=True)
+class TokenCount:
+    prompt: int = 0
+    cached: int = 0
+    completion: int = 0
+    tokens_per_second: float | None = None
+    prompt_per_second: float | None = None  # only where enough was read to tell
+
+
+def read_figures(data: bytes) -> TokenCount | None:
+    """The engine's own figures out of the end of an answer, streamed or not. None when it gave none.
+
+    The markers cannot come from the text of an answer: inside a JSON string their quotes would be escaped.
+    """
+    if (timings := _object_after(data, b'"timings":')) is not None:
+        return _from_timings(timings)
+    usage = _object_after(data, b'"usage":')
+    return _from_usage(usage) if usage is not None else None
+
+
+def _object_after(data: bytes, marker: bytes) -> dict[str, Any] | None:
+    at = data.rfind(marker)
+    if at < 0:
+        return None
+    try:
+        found, _end = _decoder.raw_decode(data[at + len(marker) :].decode("utf-8", "replace").lstrip())
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _number(figures: dict[str, Any], *names: str) -> int:
+    for name in names:
+        value = figures.get(name)
+        if isinstance(value, (int, float)) and value >= 0:
+            return int(value)
+    return 0
+
+
+def _from_timings(timings: dict[str, Any]) -> TokenCount:
+    cached = _number(timings, "cache_n")
+    read = _number(timings, "prompt_n")
+    return TokenCount(
+        prompt=cached + read,
+        cached=cached,
+        completion=_number(timings, "predicted_n"),
+        tokens_per_second=_speed(timings, "predicted_per_second"),
+        prompt_per_second=_speed(timings, "prompt_per_second") if read >= TELLING_PROMPT else None,
+    )
+
+
+def _speed(timings: dict[str, Any], name: str) -> float | None:
+    value = timings.get(name)
+    return float(value) if isinstance(value, (int, float)) and 0 < value < 1e9 else None
+
+
+def _from_usage(usage: dict[str, Any]) -> TokenCount:
+    details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details") or {}
+    # Anthropic's input_tokens leaves out what came from the cache and tells it separately.
+    apart = _number(usage, "cache_read_input_tokens")
+    return TokenCount(
+        prompt=_number(usage, "prompt_tokens", "input_tokens", "total_tokens") + apart,
+        cached=apart or (_number(details, "cached_tokens") if isinstance(details, dict) else 0),
+        completion=_number(usage, "completion_tokens", "output_tokens"),
+    )
+
+
+class StreamMeter:
+    """Counts the events of a stream as it passes and keeps its end."""
+
+    __slots__ = ("_first", "_tail", "events")
+
+    def __init__(self) -> None:
+        self.events = 0
+        self._first = b""
+        self._tail = b""
+
+    def feed(self, chunk: bytes) -> None:
+        # Raw newlines never stand inside JSON, so text that reads like an event is not counted.
+        self.events += chunk.count(b"\ndata: ") + chunk.startswith(b"data: ")
+        if not self._first:
+            self._first = chunk[:TAIL_BYTES]
+        self._tail = chunk[-TAIL_BYTES:] if len(chunk) >= TAIL_BYTES else (self._tail + chunk)[-TAIL_BYTES:]
+
+    def figures(self) -> TokenCount | None:
+        """The engine's figures; with Anthropic's protocol the prompt's stand in the first event."""
+        last = read_figures(self._tail)
+        if last is not None and not last.prompt:
+            first = read_figures(self._first)
+            if first is not None:
+                last.prompt, last.cached = first.prompt, first.cached
+        return last
+
+    @property
+    def ended(self) -> bool:
+        """Whether the engine said that the answer is complete (and not that it failed)."""
+        return (
+            b"data: [DONE]" in self._tail
+            or b"event: message_stop" in self._tail
+            or b'"response.completed"' in self._tail
+        )
+
+    @property
+    def told_error(self) -> bool:
+        """Whether the engine said itself, as an event, that it failed."""
+        return b'"error":{' in self._tail or b"event: error" in self._tail

@@ -1,0 +1,77 @@
+"""``startmodels [NAME…]``: become the supervisor, or ask the running one to start models and wait for them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import sys
+from argparse import ArgumentParser
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+from django.utils.translation import gettext as _
+
+from llmplatform.lib import parent_watch
+from llmplatform.lib.errors import ApiError
+from models_app import services, supervisor_lock, waiting
+from models_app.states import State
+from models_app.supervisor import Supervisor
+
+logger = logging.getLogger(__name__)
+
+
+class Command(BaseCommand):
+    help = "Start models: all active ones, or those named. The first such command stays and supervises them."
+    # The supervisor serves no pages; checks of those would load what it does not need.
+    requires_system_checks: list[str] = []
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("names", nargs="*", metavar="NAME")
+        parser.add_argument("--timeout", type=float, default=600, help="seconds to wait for models (default 600)")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        lock = supervisor_lock.acquire()
+        try:
+            self._sync()
+            self._activate(options["names"])
+        except ApiError as error:
+            raise CommandError(error.message) from error
+        if lock is not None:
+            asyncio.run(supervise())
+            return
+        names = options["names"] or waiting.active_names()
+        if not self._wait(names, options["timeout"]):
+            sys.exit(1)
+
+    def _sync(self) -> None:
+        for line, reason in services.sync_config_file().problems:
+            self.stderr.write(_("model_config.json, line %(line)d: %(reason)s") % {"line": line, "reason": reason})
+
+    def _activate(self, names: list[str]) -> None:
+        for name in names:
+            services.set_active(name, True)
+
+    def _wait(self, names: list[str], seconds: float) -> bool:
+        good = True
+        for outcome in waiting.wait_for(names, waiting.STARTED, seconds):
+            self.stdout.write(outcome.line)
+            good = good and outcome.state is State.READY
+        return good
+
+
+async def supervise() -> None:
+    """Until a signal comes or the parent is gone."""
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+
+    def ask_to_stop(*_args: object) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+            loop.call_soon_threadsafe(stop.set)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, ask_to_stop)
+    parent_watch.watch(ask_to_stop)
+    logger.info("supervisor started")
+    await Supervisor().run(stop)
+    logger.info("supervisor stopped")

@@ -1,0 +1,37 @@
+"""``stopmodels [NAME…]``: stop all models or those named, and wait until they have stopped."""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from llmplatform.lib.errors import ApiError
+from models_app import services, supervisor_lock, waiting
+from models_app.states import State
+
+
+class Command(BaseCommand):
+    help = "Stop models: all, or those named. They stay stopped until startmodels."
+    requires_system_checks: list[str] = []
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("names", nargs="*", metavar="NAME")
+        parser.add_argument("--timeout", type=float, default=60, help="seconds to wait (default 60)")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        names = options["names"] or waiting.active_names()
+        try:
+            for name in names:
+                services.set_active(name, False)
+        except ApiError as error:
+            raise CommandError(error.message) from error
+        if supervisor_lock.holder() is None:  # then nobody would stop them, and nothing that is ours runs
+            return
+        outcomes = list(waiting.wait_for(names, waiting.STOPPED, options["timeout"]))
+        for outcome in outcomes:
+            self.stdout.write(outcome.line)
+        if any(outcome.state is not State.STOPPED for outcome in outcomes):
+            sys.exit(1)

@@ -1,0 +1,32 @@
+"""``syncmodels``: take over what changed in model_config.json, without a restart."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from django.core.management.base import BaseCommand
+from django.utils.translation import gettext as _
+
+from models_app import services
+
+
+class Command(BaseCommand):
+    help = "Read model_config.json again. A running supervisor starts, changes and stops models accordingly."
+    requires_system_checks: list[str] = []
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        report = services.sync_config_file()
+        for text, names in (
+            (_("added: %(names)s"), report.added),
+            (_("changed: %(names)s"), report.changed),
+            (_("no longer in the file, so stopped: %(names)s"), report.removed),
+        ):
+            if names:
+                self.stdout.write(text % {"names": ", ".join(names)})
+        for line, reason in report.problems:
+            self.stderr.write(_("model_config.json, line %(line)d: %(reason)s") % {"line": line, "reason": reason})
+        if report.problems:
+            sys.exit(1)
+        if not (report.added or report.changed or report.removed):
+            self.stdout.write(_("Nothing has changed."))

@@ -1,0 +1,210 @@
+"""llama-server processes: their key, environment, log, start, end, and how to find those of an earlier supervisor."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import hmac
+import os
+import re
+import secrets
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+import psutil
+from django.conf import settings
+
+from llmplatform.lib import process_identity
+
+# What an engine may know of our environment. Everything else, all our secrets among it, stays here.
+PASSED_ON = frozenset(
+    {"PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "TEMP", "TMP", "TZ", "SYSTEMROOT", "WINDIR", "VIRTUAL_ENV"}
+    | {"LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "USERPROFILE"}
+)
+PASSED_PREFIXES = ("OMP_", "KMP_", "GOMP_", "OPENBLAS_", "MKL_", "GGML_")
+# "folder:replica id:nonce" in the environment of each engine: says whose it is, whatever the database says.
+MARKER = "LLM_REPLICA"
+LOG_BYTES = 10 * 1024 * 1024
+TAIL_BYTES = 16 * 1024
+TAIL_LINES = 20
+# llama.cpp marks the level of a line by a letter; other things in its log (an assertion, a missing library) say it in words.
+CAUSE = re.compile(r"^[\d.]+ E |(?i:\berror\b|\bfailed\b|couldn't|cannot|assert|abort|Traceback|out of memory)")
+GRACE = 4.0  # seconds between TERM and KILL
+
+
+def new_nonce() -> str:
+    return secrets.token_hex(16)
+
+
+def engine_key(nonce: str) -> str:
+    """The API key of the replica with that nonce: known to whoever knows the service's secret, stored nowhere."""
+    return hmac.new(settings.SECRET_KEY.encode(), nonce.encode(), hashlib.sha256).hexdigest()
+
+
+def home_mark() -> str:
+    return hashlib.sha256(str(settings.HOME_DIR).encode()).hexdigest()[:16]
+
+
+def environment(replica_id: int, nonce: str, source: Mapping[str, str] = os.environ) -> dict[str, str]:
+    passed = {
+        name: value for name, value in source.items() if name.upper() in PASSED_ON or name.startswith(PASSED_PREFIXES)
+    }
+    return {**passed, "LLAMA_API_KEY": engine_key(nonce), MARKER: f"{home_mark()}:{replica_id}:{nonce}"}
+
+
+# -- logs --------------------------------------------------------------------------------------------------------------
+def log_path(model: str, number: int) -> Path:
+    return Path(settings.LOG_DIR) / "engines" / f"{quote(model, safe='')}-{number}.log"
+
+
+def open_log(path: Path) -> tuple[int, int]:
+    """A descriptor to append to, and the size so far. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileNotFoundError):
+        if path.stat().st_size > LOG_BYTES:
+            path.replace(path.with_name(path.name + ".1"))
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
+    return descriptor, os.fstat(descriptor).st_size
+
+
+def check_log_folder(path: Path) -> None:
+    """Raises OSError when a log could not be written there."""
+    os.close(open_log(path)[0])
+
+
+def shorten_log(path: Path) -> None:
+    """For engines that run for months: the engine goes on appending to the same file, so it is emptied, not renamed."""
+    with contextlib.suppress(OSError):
+        if path.stat().st_size > LOG_BYTES:
+            with path.open("rb+") as stream:
+                path.with_name(path.name + ".1").write_bytes(stream.read())
+                stream.truncate(0)
+
+
+def log_tail(path: Path, start: int = 0) -> list[str]:
+    """The last lines of the log, at most those written from ``start`` on."""
+    try:
+        with path.open("rb") as stream:
+            size = stream.seek(0, os.SEEK_END)
+            stream.seek(max(0, size - TAIL_BYTES, start if start <= size else 0))
+            lines = stream.read().decode("utf-8", "replace").splitlines()
+    except OSError:
+        return []
+    return [line[:500] for line in lines if line.strip()][-TAIL_LINES:]
+
+
+def decisive_line(lines: list[str]) -> str:
+    """The line that says most about a failure: llama.cpp logs the cause first and then who gives up because of it."""
+    return next((line.strip() for line in lines if CAUSE.search(line)), lines[-1].strip() if lines else "")
+
+
+# -- processes ---------------------------------------------------------------------------------------------------------
+@dataclass
+class EngineProcess:
+    """A running engine: our own child, or one taken over from an earlier supervisor (``child`` is None then)."""
+
+    pid: int
+    started: float
+    child: subprocess.Popen[bytes] | None = None
+
+    def poll(self) -> int | None:
+        """None while it runs, else its exit code (negative: the signal); unknown for one that was not our child: 0."""
+        if self.child is not None:
+            return self.child.poll()
+        return None if process_identity.is_same(self.pid, self.started) else 0
+
+    def end(self, grace: float = GRACE) -> None:
+        """TERM, a grace period, KILL, reap. Blocks; returns when it is gone."""
+        self._signal("terminate")
+        if not self._wait(grace):
+            self._signal("kill")
+            self._wait(grace)
+
+    def listens_on(self, port: int) -> bool:
+        """Whether it is this process (or one it started) that serves the port, and not somebody else's."""
+        try:
+            own = psutil.Process(self.pid)
+            family = [own, *own.children(recursive=True)]
+            sockets = [entry for member in family for entry in member.net_connections("tcp")]
+        except psutil.AccessDenied:  # some systems do not tell
+            return True
+        except psutil.NoSuchProcess:
+            return False
+        return any(entry.status == psutil.CONN_LISTEN and entry.laddr.port == port for entry in sockets)
+
+    def _signal(self, name: str) -> None:
+        # Looked at again right before: a pid whose process has ended may be somebody else's by now.
+        if self.poll() is not None:
+            return
+        with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
+            if os.name == "posix" and os.getpgid(self.pid) == self.pid:  # with what it started, if it is a script
+                os.killpg(self.pid, signal.SIGTERM if name == "terminate" else signal.SIGKILL)
+            else:
+                getattr(psutil.Process(self.pid), name)()
+
+    def _wait(self, seconds: float) -> bool:
+        end = time.monotonic() + seconds
+        while self.poll() is None:
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.02)
+        return True
+
+
+def spawn(argv: list[str], env: dict[str, str], log: int) -> EngineProcess:
+    """Raises OSError. A session of its own: Ctrl-C in our terminal is for us, and we end it in order."""
+    child = subprocess.Popen(
+        argv,
+        env=env,
+        cwd=settings.BASE_DIR,
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        start_new_session=True,
+    )
+    return EngineProcess(child.pid, process_identity.started_at(child.pid) or time.time(), child)
+
+
+@dataclass(frozen=True)
+class Found:
+    """An engine of this folder that an earlier supervisor left."""
+
+    process: EngineProcess
+    replica_id: int
+    nonce: str
+
+
+def find_engines() -> list[Found]:
+    """All running engines that carry this folder's mark. Others' processes are only looked at."""
+    return [found for process in psutil.process_iter() if (found := _found(process)) is not None]
+
+
+def _found(process: psutil.Process) -> Found | None:
+    try:
+        if "--alias" not in process.cmdline():
+            return None
+        mark, replica_id, nonce = process.environ().get(MARKER, "::").split(":")
+        if mark != home_mark() or process.status() == psutil.STATUS_ZOMBIE:
+            return None
+        return Found(EngineProcess(process.pid, process.create_time()), int(replica_id), nonce)
+    except (psutil.Error, OSError, ValueError):  # gone, or not ours to look into
+        return None
+
+
+# -- ports -------------------------------------------------------------------------------------------------------------
+def is_free(port: int) -> bool:
+    """Whether a server could listen there now. REUSEADDR as servers set it: closed connections in TIME_WAIT do not count."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        if os.name != "nt":
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
