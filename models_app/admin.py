@@ -21,11 +21,11 @@ from unfold.decorators import display
 from unfold.enums import ActionVariant
 from unfold.forms import BaseDialogForm
 
-from llmplatform.lib.api.errors import ApiError
 from llmplatform.lib.console import formats
 from llmplatform.lib.console.actions import back, confirmed_action, origin
 from llmplatform.lib.console.admin import ConsoleAdmin, ReadOnlyAdmin
 from llmplatform.lib.console.badges import live
+from llmplatform.lib.errors import ApiError
 from models_app import reasons, services
 from models_app.admin_forms import ModelConfigForm
 from models_app.admin_views import model_live, model_panel, state_badge, why_not
