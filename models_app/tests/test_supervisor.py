@@ -11,6 +11,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import AsyncMock, patch
 
 import httpx
 import psutil
@@ -52,14 +53,13 @@ class Bench:
             self.task = None
 
     async def abandon(self) -> None:
-        """As by kill -9: nobody ends the engines, nobody writes a row."""
-        assert self.task
-        for task in [self.task, *(runner.task for runner in self.supervisor.runners.values())]:
-            with contextlib.suppress(asyncio.CancelledError):
-                # The engines must outlive their runners, as they outlive a killed supervisor.
-                for runner in self.supervisor.runners.values():
-                    runner.shared = None
+        """As by kill -9: the supervisor is gone, nobody has ended the engines or written a row."""
+        tasks = [self.task, *(runner.task for runner in self.supervisor.runners.values())]
+        self.supervisor.shut_down = AsyncMock()
+        with patch.object(process.EngineProcess, "end"):
+            for task in tasks:
                 task.cancel()
+            await asyncio.wait(tasks)
         self.task = None
 
     def switches(self, **switches) -> None:
