@@ -7,7 +7,7 @@ from typing import Any
 from django.contrib import admin, messages
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.models import Group
-from django.db.models import Model, QuerySet
+from django.db.models import Model, Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404
 from django.urls import reverse
@@ -58,7 +58,7 @@ def _top_up(request: HttpRequest, wallet: Wallet, form: TopUpForm) -> None:
 
 
 @admin.register(User)
-class UserAdmin(ConsoleAdmin, DjangoUserAdmin):
+class UserAdmin(ConsoleAdmin, DjangoUserAdmin):  # type: ignore[type-arg]
     """Nobody is deleted: the ledger must go on saying who paid. People are deactivated instead."""
 
     administrators_only = True
@@ -125,9 +125,10 @@ class UserAdmin(ConsoleAdmin, DjangoUserAdmin):
 
     def _others(self, request: HttpRequest, chosen: QuerySet[User]) -> QuerySet[User]:
         """The chosen people without the one who asks: nobody locks themselves out."""
-        if chosen.filter(pk=request.user.pk).exists():
+        own = Q(username=request.user.get_username())
+        if chosen.filter(own).exists():
             messages.warning(request, _("Your own account was left as it is."))
-        return chosen.exclude(pk=request.user.pk)
+        return chosen.exclude(own)
 
     def _set(self, request: HttpRequest, chosen: QuerySet[User], **fields: bool) -> None:
         count = self._others(request, chosen).update(**fields)
@@ -151,6 +152,7 @@ class UserAdmin(ConsoleAdmin, DjangoUserAdmin):
         self._set(request, chosen, is_staff=False, is_superuser=False)
 
     @confirmed_action(
+        model=User,
         title=gettext_lazy("Top up"),
         text=gettext_lazy("The amount is added to the balance at once and stands in the ledger."),
         submit=gettext_lazy("Top up"),
@@ -189,6 +191,7 @@ class WalletAdmin(ReadOnlyAdmin):
         return formats.credits(wallet.held)
 
     @confirmed_action(
+        model=Wallet,
         title=gettext_lazy("Top up"),
         text=gettext_lazy("The amount is added to the balance at once and stands in the ledger."),
         submit=gettext_lazy("Top up"),

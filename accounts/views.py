@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 from django.conf import settings
@@ -10,33 +11,33 @@ from django.contrib.auth import login, update_session_auth_hash
 from django.contrib.auth.decorators import login_required
 from django.contrib.auth.password_validation import validate_password
 from django.contrib.auth.views import LoginView as DjangoLoginView
-from django.core.exceptions import ValidationError
+from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
 from django.http import HttpRequest, HttpResponse
-from django.http.response import HttpResponseBase
 from django.shortcuts import redirect, render
+from django.template.loader import render_to_string
+from django.utils.formats import number_format
 from django.utils.translation import get_language
 from django.utils.translation import gettext as _
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods, require_POST
 from django.views.i18n import set_language
 
-from accounts import services
-from accounts.forms import LoginForm, PasswordForm, ProfileForm, RegisterForm
+from accounts import attempts, services
+from accounts.forms import LoginForm, PasswordForm, ProfileForm, RegisterForm, too_many_text
 from accounts.models import UsageRecord, User, Wallet
-from accounts.page_limits import too_many_attempts
 from accounts.usage_days import DAYS, bars, usage_by_day
 from llmplatform.lib.configuration import MICRO
 
 
-def _too_many(request: HttpRequest) -> HttpResponse:
-    context = {
-        "status": 429,
-        "title": _("Too many attempts"),
-        "message": _("There were too many attempts from your address. Wait a minute, then try again."),
-    }
-    response = render(request, "site/error.html", context, status=429)
-    response["Retry-After"] = "60"
-    return response
+def _count_attempt(request: HttpRequest, what: str) -> HttpResponse | None:
+    """A page that says to wait, when this address has tried too often."""
+    try:
+        attempts.count(what, request.META.get("REMOTE_ADDR", ""))
+    except attempts.TooManyAttempts as error:
+        context = {"status": 429, "title": _("Too many attempts"), "message": too_many_text(error)}
+        headers = {"Retry-After": str(error.retry_after)}
+        return HttpResponse(render_to_string("site/error.html", context, request), status=429, headers=headers)
+    return None
 
 
 def _remember_language(response: HttpResponse, language: str) -> None:
@@ -50,10 +51,11 @@ class LoginView(DjangoLoginView):
     authentication_form = LoginForm
     redirect_authenticated_user = True
 
-    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        if request.method == "POST" and too_many_attempts(request, "login"):
-            return _too_many(request)
-        return super().dispatch(request, *args, **kwargs)
+    def form_invalid(self, form: Any) -> HttpResponse:
+        response = super().form_invalid(form)
+        if form.has_error(NON_FIELD_ERRORS, code="throttled"):
+            response.status_code = 429
+        return response
 
     def form_valid(self, form: Any) -> HttpResponse:
         response = super().form_valid(form)
@@ -68,8 +70,8 @@ def register(request: HttpRequest) -> HttpResponse:
         return redirect("home")
     if settings.REGISTRATION == "closed":
         return render(request, "accounts/register.html", status=403 if request.method == "POST" else 200)
-    if request.method == "POST" and too_many_attempts(request, "register"):
-        return _too_many(request)
+    if request.method == "POST" and (wait := _count_attempt(request, "register")):
+        return wait
     form = RegisterForm(request.POST or None)
     if form.is_valid():
         try:
@@ -93,8 +95,8 @@ def _welcome(request: HttpRequest, user: User) -> HttpResponse:
 @require_http_methods(["GET", "HEAD", "POST"])
 def password(request: HttpRequest) -> HttpResponse:
     user = _user(request)
-    if request.method == "POST" and too_many_attempts(request, "password"):
-        return _too_many(request)
+    if request.method == "POST" and (wait := _count_attempt(request, "password")):
+        return wait
     form = PasswordForm(user, request.POST or None)
     if form.is_valid():
         forced = user.must_change_password
@@ -181,18 +183,25 @@ def _account_context(request: HttpRequest, user: User, form: ProfileForm) -> dic
         "page": "account",
         "form": form,
         "wallet": wallet,
-        "credits": wallet.available / MICRO if wallet else 0,
-        "held_credits": wallet.held / MICRO if wallet else 0,
+        "credits": _credits(wallet.available if wallet else 0),
+        "held_credits": _credits(wallet.held) if wallet and wallet.held else "",
         "tokens": wallet.available // price if wallet and price else None,
         "chart": bars(days),
         "chart_days": DAYS,
         "chart_top": max(day.tokens for day in days),
         "requests": sum(day.requests for day in days),
         "used_tokens": sum(day.tokens for day in days),
-        "used_credits": sum(day.cost for day in days) / MICRO,
+        "used_credits": _credits(sum(day.cost for day in days)),
         "model_name": _last_model(user),
         "base_url": request.build_absolute_uri("/v1"),
     }
+
+
+def _credits(micro: int) -> str:
+    """Credits as people read them: small amounts to the last unit, large ones to the hundredth."""
+    amount = Decimal(micro) / MICRO
+    places = 2 if amount >= 100 else max(0, -int(amount.normalize().as_tuple().exponent))
+    return number_format(round(amount, places), places, use_l10n=True, force_grouping=True)
 
 
 def _last_model(user: User) -> str:

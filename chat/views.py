@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
-from typing import Any, Concatenate, ParamSpec
+from typing import Any, Concatenate, ParamSpec, cast
 from uuid import UUID
 
 from django.contrib.auth.decorators import login_required
@@ -18,7 +18,7 @@ from chat import selectors, services
 from chat.day_groups import grouped
 from chat.page_texts import answer_facts, script_texts, suggestions
 from models_app.selectors import serving_snapshot
-from models_app.states import State
+from models_app.states import COMING, State
 
 # Fetched together with the page instead of one after the other as each import is discovered.
 MODULES = [
@@ -71,7 +71,7 @@ def told(
         except services.ChatError as error:
             return HttpResponseBadRequest(error.message, content_type="text/plain; charset=utf-8")
 
-    return answering
+    return cast("Callable[Concatenate[HttpRequest, P], HttpResponse]", answering)
 
 
 @login_required
@@ -152,9 +152,9 @@ def delete(request: HttpRequest, conversation_id: UUID) -> HttpResponse:
 
 
 def model_choices() -> list[ModelChoice]:
-    """Models one can chat with, ready ones first."""
+    """Models one can chat with: ready ones first, then those on their way."""
     views = [view for view in serving_snapshot().values() if not view.embeddings]
-    views.sort(key=lambda view: (view.state != State.READY, view.name))
+    views.sort(key=lambda view: (view.state != State.READY, view.state not in COMING, view.name))
     return [ModelChoice(view.name, view.state, str(State(view.state).label), view.description) for view in views]
 
 

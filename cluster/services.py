@@ -15,7 +15,7 @@ from django.utils.translation import gettext as _
 from cluster.models import Node
 from cluster.system import host_name, system_figures
 from llmplatform.lib import host_names
-from llmplatform.lib.api.errors import ApiError
+from llmplatform.lib.errors import ApiError
 
 MAX_SYSTEM_BYTES = 64 * 1024  # a heartbeat is figures, not a place to store things
 ALIVE_FOR = timedelta(seconds=15)  # a machine heard of within this time is alive

@@ -9,9 +9,9 @@ from typing import Any
 
 from django.utils.translation import gettext_lazy as _
 
-from llmplatform.console.configuration import UNFOLD  # noqa: F401 - read by django-unfold
 from llmplatform.lib import database_url, host_names, json_logging
 from llmplatform.lib.configuration import Settings, home_dir, read_env_file
+from llmplatform.lib.console.configuration import UNFOLD  # noqa: F401 - read by django-unfold
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 HOME_DIR = home_dir()
@@ -188,7 +188,7 @@ REST_FRAMEWORK = {
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_PARSER_CLASSES": ["llmplatform.lib.api.parsers.StrictJSONParser"],
-    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "DEFAULT_SCHEMA_CLASS": "llmplatform.lib.api.schema.Schema",
     "EXCEPTION_HANDLER": "llmplatform.lib.api.errors.exception_handler",
     "URL_FORMAT_OVERRIDE": None,  # ?format=csv is a parameter of some endpoints
     "UNAUTHENTICATED_USER": "django.contrib.auth.models.AnonymousUser",
@@ -203,6 +203,10 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",
     "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],
+    "POSTPROCESSING_HOOKS": [
+        "drf_spectacular.hooks.postprocess_schema_enums",
+        "llmplatform.lib.api.schema.add_error_answer",
+    ],
 }
 
 # -- languages -----------------------------------------------------------------------------------------------------

@@ -90,4 +90,5 @@ class ModelConfigForm(forms.ModelForm):  # type: ignore[type-arg]
 
     def settings(self) -> dict[str, Any]:
         """What was filled in, by the names of the table's columns."""
-        return {name: value for name, value in self.cleaned_data.items() if name in self._meta.fields}
+        columns = {field.name for field in ModelConfig._meta.fields}
+        return {name: value for name, value in self.cleaned_data.items() if name in columns}

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import hmac
 import os
+import re
 import secrets
 import signal
 import socket
@@ -32,6 +33,8 @@ MARKER = "LLM_REPLICA"
 LOG_BYTES = 10 * 1024 * 1024
 TAIL_BYTES = 16 * 1024
 TAIL_LINES = 20
+# llama.cpp marks the level of a line by a letter; other things in its log (an assertion, a missing library) say it in words.
+CAUSE = re.compile(r"^[\d.]+ E |(?i:\berror\b|\bfailed\b|couldn't|cannot|assert|abort|Traceback|out of memory)")
 GRACE = 4.0  # seconds between TERM and KILL
 
 
@@ -61,7 +64,7 @@ def log_path(model: str, number: int) -> Path:
 
 
 def open_log(path: Path) -> tuple[int, int]:
-    """A descriptor to append to and where this run's lines begin. Raises OSError."""
+    """A descriptor to append to, and the size so far. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.suppress(FileNotFoundError):
         if path.stat().st_size > LOG_BYTES:
@@ -98,11 +101,7 @@ def log_tail(path: Path, start: int = 0) -> list[str]:
 
 def decisive_line(lines: list[str]) -> str:
     """The line that says most about a failure: llama.cpp logs the cause first and then who gives up because of it."""
-    for word in ("error:", "error ", "couldn't", "failed", " E "):
-        for line in lines:
-            if word in line.lower() or (word == " E " and word in line):
-                return line.strip()
-    return lines[-1].strip() if lines else ""
+    return next((line.strip() for line in lines if CAUSE.search(line)), lines[-1].strip() if lines else "")
 
 
 # -- processes ---------------------------------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ TEXTS = {
     ),
     "exited": _("llama-server ended (%(how)s) before it was ready. Its log says: %(line)s"),
     "crashed": _("llama-server ended (%(how)s) while it was running. Its log says: %(line)s"),
-    "killed": _("llama-server was killed (signal 9), often because memory ran out. Its log says: %(line)s"),
+    "killed": _("llama-server was killed (signal 9). When nobody did that, the system did because memory ran out."),
     "start_timeout": _("llama-server did not answer within %(seconds)s s of its start. Its log says: %(line)s"),
     "load_timeout": _("The model was not loaded within %(seconds)s s. Its log says: %(line)s"),
     "no_token": _("llama-server is up but generates nothing: %(error)s. Its log says: %(line)s"),

@@ -17,7 +17,10 @@ LOCALE_DIR = Path(__file__).resolve().parent.parent / "locale"
 def compiled(path: Path) -> bytes:
     """The ``.mo`` of a catalogue: the same bytes for the same translations."""
     catalogue = polib.pofile(str(path))
-    catalogue.metadata = {"Content-Type": "text/plain; charset=UTF-8", "Plural-Forms": catalogue.metadata.get("Plural-Forms", "")}
+    catalogue.metadata = {
+        "Content-Type": "text/plain; charset=UTF-8",
+        "Plural-Forms": catalogue.metadata.get("Plural-Forms", ""),
+    }
     content: bytes = catalogue.to_binary()
     return content
 
@@ -36,7 +39,6 @@ def main(arguments: list[str]) -> int:
     catalogues = sorted(LOCALE_DIR.glob("*/LC_MESSAGES/*.po"))
     if "--check" in arguments:
         found = [line for path in catalogues for line in problems(path)]
-        print("\n".join(found) or f"{len(catalogues)} catalogues complete and compiled")
         return 1 if found else 0
     for path in catalogues:
         path.with_suffix(".mo").write_bytes(compiled(path))

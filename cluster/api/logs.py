@@ -9,7 +9,6 @@ from django.conf import settings
 from django.http import HttpResponseBase
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema
-from rest_framework.negotiation import BaseContentNegotiation
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
@@ -17,17 +16,8 @@ from rest_framework.views import APIView
 from cluster.api.serializers import LogAnswerSerializer, LogQuerySerializer
 from cluster.log_following import follow
 from cluster.log_reading import LogQuery, parse_line, recent
+from llmplatform.lib.api.negotiation import FirstRenderer
 from llmplatform.lib.api.permissions import IsOperator
-
-
-class FirstRenderer(BaseContentNegotiation):
-    """JSON whatever Accept says: EventSource asks for text/event-stream and may still get an error to read."""
-
-    def select_parser(self, request: Request, parsers: Any) -> Any:
-        return next(iter(parsers), None)
-
-    def select_renderer(self, request: Request, renderers: Any, format_suffix: Any = None) -> Any:
-        return renderers[0], renderers[0].media_type
 
 
 def log_path() -> Path:

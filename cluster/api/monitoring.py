@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import prometheus_client
@@ -11,7 +11,6 @@ from django.http import HttpResponse
 from django_prometheus.exports import ExportToDjangoView
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema
-from rest_framework.permissions import BasePermission
 from rest_framework.renderers import BaseRenderer, JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -19,6 +18,7 @@ from rest_framework.views import APIView
 
 from cluster import addresses, live, system
 from cluster.api.nodes import stats
+from llmplatform.lib.api.negotiation import FirstRenderer
 from llmplatform.lib.api.permissions import IsOperator
 
 TAG = ["monitoring"]
@@ -76,7 +76,8 @@ class MetricsSummaryView(APIView):
 class PrometheusView(APIView):
     """What Prometheus scrapes. Whatever Accept header it sends, it gets the text."""
 
-    permission_classes: Sequence[type[BasePermission]] = [MayReadMetrics]
+    permission_classes = [MayReadMetrics]
+    content_negotiation_class = FirstRenderer  # for errors
 
     @extend_schema(
         tags=TAG,
@@ -86,9 +87,6 @@ class PrometheusView(APIView):
     )
     def get(self, request: Request) -> HttpResponse:
         return prometheus_text(request)
-
-    def perform_content_negotiation(self, request: Request, force: bool = False) -> Any:
-        return JSONRenderer(), JSONRenderer.media_type  # for errors
 
 
 def prometheus_text(request: Request) -> HttpResponse:

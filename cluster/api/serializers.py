@@ -103,11 +103,3 @@ class LogQuerySerializer(StrictSerializer):
 
 class LogAnswerSerializer(serializers.Serializer[Any]):
     entries = serializers.ListField(child=serializers.DictField())
-
-
-class EngineLogQuerySerializer(StrictSerializer):
-    """The query string of ``/api/v1/models/{name}/logs``."""
-
-    lines = serializers.IntegerField(min_value=1, max_value=5000, default=200)
-    replica = serializers.IntegerField(min_value=0, max_value=64, default=None, help_text="all replicas when left out")
-    follow = serializers.BooleanField(default=False, help_text="1: go on as server-sent events")

@@ -21,6 +21,18 @@ class QuickCompressor(Compressor):
         return bytes(brotli.compress(data, quality=BROTLI_QUALITY))
 
 
+# Our own modules import each other by their hashed names too; what packages bring is not written for that.
+OWN_MODULES = ("chat/*.js", "console/*.js", "site/*.js")
+
+
 class StaticStorage(CompressedManifestStaticFilesStorage):
+    patterns = (
+        *CompressedManifestStaticFilesStorage.patterns,
+        *(
+            (glob, CompressedManifestStaticFilesStorage._js_module_import_aggregation_patterns[1])
+            for glob in OWN_MODULES
+        ),
+    )
+
     def create_compressor(self, **options: Any) -> Compressor:
         return QuickCompressor(**options)

@@ -54,13 +54,12 @@ class LocalLauncher:
         """Raises OSError. Blocks for milliseconds: call it in a thread."""
         argv = self.argv(wanted, chosen)
         descriptor, log_start = process.open_log(log)
-        try:
-            with open(descriptor, "ab", closefd=True) as stream:
-                stream.write(f"--- {' '.join(argv)}\n".encode())
-                stream.flush()
-                return Started(process.spawn(argv, process.environment(replica_id, nonce), descriptor), log_start)
-        finally:
-            logger.info("%s: port %d, context %d", wanted.name, chosen.port, chosen.context_length)
+        headline = f"--- {' '.join(argv)}\n".encode()
+        with open(descriptor, "ab", buffering=0) as stream:
+            stream.write(headline)
+            engine = process.spawn(argv, process.environment(replica_id, nonce), descriptor)
+        logger.info("%s: pid %d, port %d, context %d", wanted.name, engine.pid, chosen.port, chosen.context_length)
+        return Started(engine, log_start + len(headline))
 
 
 def _program() -> Path | None:

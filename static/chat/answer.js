@@ -28,7 +28,7 @@ function after(seen, piece) {
 }
 
 export class Answer {
-  #tail = null; // the text node that deltas go to
+  #tail = null; // the element whose text deltas go to; the cursor blinks at its end
   #pending = []; // deltas newer than the HTML shown: {seq, text}
   #firstRender = true;
 
@@ -87,7 +87,7 @@ export class Answer {
     this.seq = seq;
     this.phase("");
     this.#pending.push(fresh);
-    this.#tailNode().data += fresh.text;
+    this.#tailElement().append(fresh.text);
     this.speech?.add(fresh.text);
   }
 
@@ -108,8 +108,7 @@ export class Answer {
     this.#show(html);
     if (this.#firstRender) this.element.querySelector(".reasoning").open = false;
     this.#firstRender = false;
-    this.#tail = null;
-    if (this.running) this.#tailNode().data = this.#pending.map((delta) => delta.text).join("");
+    if (this.running) this.#tailElement().append(...this.#pending.map((delta) => delta.text));
   }
 
   done({ state, usage, timings, html, model }) {
@@ -131,15 +130,14 @@ export class Answer {
 
   #end(state) {
     this.phase("");
-    this.#dropCursor();
-    this.#tail = null;
+    this.#tail?.replaceWith(...this.#tail.childNodes); // the text stays, without a cursor
     this.#pending = [];
     this.element.dataset.state = state;
   }
 
   // Replaces only what differs from the front on: a selection higher up in the answer stays, and long answers stay cheap.
   #show(html) {
-    this.#dropCursor();
+    this.#tail?.remove();
     const made = document.createElement("template");
     made.innerHTML = html;
     decorate(made.content);
@@ -151,23 +149,12 @@ export class Answer {
     this.prose.append(...fresh.slice(same));
   }
 
-  #tailNode() {
+  #tailElement() {
     if (this.#tail?.isConnected) return this.#tail;
-    this.#dropCursor();
-    this.#tail = document.createTextNode("");
-    const cursor = document.createElement("span");
-    cursor.className = "cursor";
-    this.#lastLine().append(this.#tail, cursor);
+    this.#tail = document.createElement("span");
+    this.#tail.className = "tail";
+    this.#lastLine().append(this.#tail);
     return this.#tail;
-  }
-
-  #dropCursor() {
-    const cursor = this.prose.querySelector(".cursor");
-    if (!cursor) return;
-    const line = cursor.parentElement;
-    cursor.remove();
-    if (this.#tail && !this.#tail.data) this.#tail.remove();
-    line.normalize(); // else the line looks changed to isEqualNode
   }
 
   #lastLine() {

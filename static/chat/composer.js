@@ -54,6 +54,11 @@ export class Composer {
     this.#changed();
   }
 
+  // On a touch screen the keyboard would cover half of what was just opened.
+  focusUnlessTouch() {
+    if (matchMedia("(pointer: fine)").matches) this.input.focus();
+  }
+
   busy(isBusy) {
     this.sendButton.hidden = isBusy;
     this.stopButton.hidden = !isBusy;

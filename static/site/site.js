@@ -4,10 +4,10 @@ import { startMenus } from "./menu.js";
 import { toast } from "./toast.js";
 
 function startThemeChoice() {
-  const groups = document.querySelectorAll("[data-theme-choice]");
+  const groups = document.querySelectorAll("[data-theme-switch]");
   const show = () => {
     const choice = document.documentElement.dataset.themeChoice;
-    for (const button of document.querySelectorAll("[data-theme-choice] button")) {
+    for (const button of document.querySelectorAll("[data-theme-switch] button")) {
       button.setAttribute("aria-pressed", String(button.dataset.choice === choice));
     }
   };

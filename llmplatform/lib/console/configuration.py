@@ -52,33 +52,33 @@ NAVIGATION: list[dict[str, Any]] = [
     },
 ]
 
-# Teal: apart from the colours that carry a meaning (green, orange, red), and readable on white and on black.
+# The blue of the service's other pages (#2f55d4 is step 600).
 PRIMARY = {
-    "50": "oklch(97.9% .014 205)",
-    "100": "oklch(94.6% .032 205)",
-    "200": "oklch(90% .058 207)",
-    "300": "oklch(83% .092 209)",
-    "400": "oklch(74.5% .112 212)",
-    "500": "oklch(65% .112 215)",
-    "600": "oklch(53% .098 219)",
-    "700": "oklch(46% .083 221)",
-    "800": "oklch(40% .07 222)",
-    "900": "oklch(35% .058 224)",
-    "950": "oklch(27% .046 226)",
+    "50": "oklch(97% .014 266)",
+    "100": "oklch(94% .032 266)",
+    "200": "oklch(88.5% .062 266)",
+    "300": "oklch(81% .1 266)",
+    "400": "oklch(71% .145 266)",
+    "500": "oklch(60% .185 266)",
+    "600": "oklch(49.5% .197 266)",
+    "700": "oklch(44% .18 266)",
+    "800": "oklch(38% .15 266)",
+    "900": "oklch(33% .118 266)",
+    "950": "oklch(25% .085 266)",
 }
-
 
 UNFOLD: dict[str, Any] = {
     "SITE_TITLE": "LLM Platform",
     "SITE_HEADER": "LLM Platform",
     "SITE_URL": reverse_lazy("chat:home"),
-    "SITE_ICON": _file("console/logo.svg"),
-    "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": _file("console/logo.svg")}],
+    "SITE_ICON": _file("site/favicon.svg"),
+    "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": _file("site/favicon.svg")}],
     "SHOW_VIEW_ON_SITE": False,
     "SHOW_LANGUAGES": True,
     "LANGUAGES": {"action": reverse_lazy("language")},
     "SHOW_BACK_BUTTON": False,
     "STYLES": [_file("console/console.css")],
+    "SCRIPTS": [_file("console/theme.js")],
     "COLORS": {"primary": PRIMARY},
     "DASHBOARD_CALLBACK": "llmplatform.console.dashboard.dashboard",
     "ACCOUNT": {"navigation": [{"title": _("Change password"), "link": lambda _request: reverse("password")}]},
