@@ -161,7 +161,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     models["twins"] = [replica("first"), replica("second")]
     models["coming"] = [{"state": "loading"}]
     models["broken"] = [{"state": "failed"}]
-    users = {"ann": RICH, "bob": RICH, "poor": POOR}
+    users = {"ann": RICH, "bob": RICH, "poor": POOR, "scarce": 120_000}
     _python(home, "manage.py", "migrate", "-v0")
     tokens = json.loads(_python(home, "-c", SETUP, json.dumps({"users": users, "models": models})))
     env = {**os.environ, "LLM_HOME": str(home)}
