@@ -351,7 +351,7 @@ async def test_an_engine_that_dies_in_the_middle_leaves_text_and_an_error(alice,
 async def test_an_endless_answer_is_ended(alice, engine, open_tab, monkeypatch):
     monkeypatch.setattr(generation, "LONGEST_ANSWER", 1000)
     tab = await open_tab(alice)
-    accepted, script = await ask(tab, engine)
+    _accepted, script = await ask(tab, engine)
     script.say(*words("word " * 500))
     done = await tab.hear_until("done")
     assert (done["state"], done["finish_reason"]) == ("stopped", "length")

@@ -65,7 +65,7 @@ def engine_program(tmp_path_factory):
 def slow_service(tmp_path_factory, engine_program):
     home = tmp_path_factory.mktemp("chat-service")
     with running(home, LLAMA_CPP_PATH=str(engine_program), DEFAULT_TOKENS="1000000") as service:
-        wait_for(service.model_is_ready, "a model that is ready", 60)
+        wait_for(service.model_is_ready, "a model that is ready", 120)
         yield service
 
 
@@ -214,7 +214,7 @@ def test_a_killed_web_server_leaves_an_interrupted_message(service_with):
             socket.hear()
         web = next(process for process in service.processes() if process.pid == service.pids()["web"])
         web.kill()
-    wait_for(lambda: service.is_ready() and service.pids()["web"] != web.pid, "the web server's return", 30)
+    wait_for(lambda: service.is_ready() and service.pids()["web"] != web.pid, "the web server's return", 60)
     with socket_of(service) as socket:
         socket.say(type="resume", message=message, after=0)
         error = socket.hear_until("error", "done")
