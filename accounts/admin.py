@@ -152,6 +152,7 @@ class UserAdmin(ConsoleAdmin, DjangoUserAdmin):  # type: ignore[type-arg]
         self._set(request, chosen, is_staff=False, is_superuser=False)
 
     @confirmed_action(
+        model=User,
         title=gettext_lazy("Top up"),
         text=gettext_lazy("The amount is added to the balance at once and stands in the ledger."),
         submit=gettext_lazy("Top up"),
@@ -190,6 +191,7 @@ class WalletAdmin(ReadOnlyAdmin):
         return formats.credits(wallet.held)
 
     @confirmed_action(
+        model=Wallet,
         title=gettext_lazy("Top up"),
         text=gettext_lazy("The amount is added to the balance at once and stands in the ledger."),
         submit=gettext_lazy("Top up"),

@@ -21,11 +21,11 @@ from unfold.decorators import display
 from unfold.enums import ActionVariant
 from unfold.forms import BaseDialogForm
 
-from llmplatform.lib.api.errors import ApiError
 from llmplatform.lib.console import formats
 from llmplatform.lib.console.actions import back, confirmed_action, origin
 from llmplatform.lib.console.admin import ConsoleAdmin, ReadOnlyAdmin
 from llmplatform.lib.console.badges import live
+from llmplatform.lib.errors import ApiError
 from models_app import reasons, services
 from models_app.admin_forms import ModelConfigForm
 from models_app.admin_views import model_live, model_panel, state_badge, why_not
@@ -180,6 +180,7 @@ class ModelConfigAdmin(ConsoleAdmin):
         return back(request, origin(request, reverse("admin:models_app_modelconfig_changelist")))
 
     @confirmed_action(
+        model=ModelConfig,
         title=gettext_lazy("Start"),
         text=gettext_lazy("The model is loaded into memory and then answers requests."),
         submit=gettext_lazy("Start"),
@@ -189,6 +190,7 @@ class ModelConfigAdmin(ConsoleAdmin):
         return self._one(request, object_id, self._start)
 
     @confirmed_action(
+        model=ModelConfig,
         title=gettext_lazy("Stop"),
         text=gettext_lazy("Requests under way are finished first. The model stays stopped until it is started again."),
         submit=gettext_lazy("Stop"),
@@ -199,6 +201,7 @@ class ModelConfigAdmin(ConsoleAdmin):
         return self._one(request, object_id, self._stop)
 
     @confirmed_action(
+        model=ModelConfig,
         title=gettext_lazy("Restart"),
         text=gettext_lazy(
             "Each replica finishes its requests, ends, and is started again. A failed one gets a new try."
