@@ -48,7 +48,7 @@ class Shell:
 
 @pytest.fixture(scope="module")
 def shell(service: Service) -> Iterator[Shell]:
-    yield Shell(service)
+    return Shell(service)
 
 
 def test_register_and_log_in(shell: Shell) -> None:

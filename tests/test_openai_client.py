@@ -61,9 +61,9 @@ def test_unknown_model_is_not_found(client: openai.OpenAI) -> None:
 
 
 def test_wrong_key_is_an_authentication_error(service: Service) -> None:
-    with openai.OpenAI(base_url=f"{service.base_url}/v1", api_key="wrong", max_retries=0) as client:
-        with pytest.raises(openai.AuthenticationError) as error:
-            client.models.list()
+    client = openai.OpenAI(base_url=f"{service.base_url}/v1", api_key="wrong", max_retries=0)
+    with client, pytest.raises(openai.AuthenticationError) as error:
+        client.models.list()
     assert error.value.code == "invalid_api_key"
 
 
@@ -79,10 +79,10 @@ def test_an_empty_balance_is_a_rate_limit_error(service: Service) -> None:
     body = {"username": name, "password": password, "email": ""}
     registered = httpx.post(f"{service.base_url}/api/v1/auth/register", json=body, timeout=20).json()
     key = registered["access"]
-    with openai.OpenAI(base_url=f"{service.base_url}/v1", api_key=key, max_retries=0) as client:
-        with pytest.raises(openai.RateLimitError) as error:
-            # The 1,000 tokens of a new account cannot cover a prompt of some 1,500 bytes.
-            client.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": "word " * 300}])
+    client = openai.OpenAI(base_url=f"{service.base_url}/v1", api_key=key, max_retries=0)
+    with client, pytest.raises(openai.RateLimitError) as error:
+        # The 1,000 tokens of a new account cannot cover a prompt of some 1,500 bytes.
+        client.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": "word " * 300}])
     assert error.value.code == "insufficient_quota"
 
 

@@ -67,7 +67,9 @@ def test_an_account_that_waits_for_approval_is_told_so(client, anna):
     assert client.get("/account").status_code == 302
 
 
-@pytest.mark.parametrize("target", ["https://evil.example/", "//evil.example/", "javascript:alert(1)", "\\\\evil.example"])
+@pytest.mark.parametrize(
+    "target", ["https://evil.example/", "//evil.example/", "javascript:alert(1)", "\\\\evil.example"]
+)
 def test_next_leads_nowhere_else(client, anna, target):
     assert log_in(client, "anna", next=target).headers["Location"] == "/"
 
@@ -109,7 +111,8 @@ def test_registering_logs_in_and_gives_the_first_credit(client, settings):
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("username", "ANNA"), ("email", "Anna@Example.com"), ("password", "12345678"), ("username", "a b")]
+    ("field", "value"),
+    [("username", "ANNA"), ("email", "Anna@Example.com"), ("password", "12345678"), ("username", "a b")],
 )
 def test_registering_says_what_is_wrong_at_the_field(client, anna, settings, field, value):
     settings.REGISTRATION = "open"
