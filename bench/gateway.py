@@ -259,7 +259,11 @@ def measure(way: Way, seconds: int, folder: Path) -> Way:
 # -- telling ----------------------------------------------------------------------------------------------------------
 def table(ways: list[Way]) -> None:
     titles = [f"{kind} c={clients}" for kind, clients in CASES]
-    print(f"{'answers/s':<10}" + "".join(f"{title:>14}" for title in titles) + f"{'first byte, c=1: short':>26}{'stream':>10}")
+    print(
+        f"{'answers/s':<10}"
+        + "".join(f"{title:>14}" for title in titles)
+        + f"{'first byte, c=1: short':>26}{'stream':>10}"
+    )
     for way in ways:
         rates = "".join(f"{way.rates[case]:>14.0f}" for case in CASES)
         print(f"{way.name:<10}{rates}{way.first_byte_ms['short']:>23.2f} ms{way.first_byte_ms['stream']:>7.2f} ms")
@@ -292,7 +296,9 @@ def main() -> None:
     upstream = free_port()
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         folder = Path(name)
-        stack.enter_context(process([sys.executable, str(ROOT / "bench" / "upstream.py"), str(upstream)], folder / "up.log"))
+        stack.enter_context(
+            process([sys.executable, str(ROOT / "bench" / "upstream.py"), str(upstream)], folder / "up.log")
+        )
         ways = []
         if "direct" in wanted:
             ways.append(measure(Way("direct", upstream), options.seconds, folder))

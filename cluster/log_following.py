@@ -19,7 +19,7 @@ from django.http import StreamingHttpResponse
 from django.utils.translation import gettext as _
 
 from cluster.log_reading import Follower
-from llmplatform.lib.api.errors import ApiError
+from llmplatform.lib.errors import ApiError
 
 POLL_SECONDS = 0.5
 KEEPALIVE_SECONDS = 15.0  # a comment, so that a client that went away without a word is noticed

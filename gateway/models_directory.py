@@ -97,3 +97,8 @@ def directory() -> ModelsDirectory:
             del _directories[closed]
         found = _directories[loop] = ModelsDirectory()
     return found
+
+
+def all_pools() -> list[ModelPool]:
+    """The pools of this process, for figures. Any thread may look."""
+    return [pool for found in list(_directories.values()) for pool in list(found.pools.values())]

@@ -233,7 +233,7 @@ def _size_of_all_parts(path: Path, size: int) -> int:
     for number in range(2, int(match[2]) + 1):
         part = path.with_name(f"{path.name[: match.start()]}-{number:05}-of-{match[2]}.gguf")
         if not part.is_file():
-            raise GgufError("gguf_part_missing", file=part.name)
+            raise GgufError("gguf_part_missing", part=part.name)
         size += part.stat().st_size
     return size
 

@@ -9,41 +9,52 @@ import asyncio
 import logging
 import os
 import threading
+from collections.abc import Iterable
 from typing import Any
 
 from twisted.internet import defer, reactor
 
+from gateway import upstream
 from llmplatform.lib import parent_watch
 
 logger = logging.getLogger(__name__)
-# From the wish to end to the end, in seconds: first requests and sockets are cancelled and may tidy up, then we go regardless.
-APPLICATIONS_MAY_TAKE = 5.0
-END_AT_THE_LATEST = 7.0
+# From the wish to end to the end, in seconds. Requests and sockets are cancelled and may tidy up; then what works in the
+# background; then we go regardless, before serve would kill us.
+APPLICATIONS_MAY_TAKE = 2.5
+BACKGROUND_MAY_TAKE = 2.0
+END_AT_THE_LATEST = 8.0
 
 
 class WebServer(Server):
     def kill_all_applications(self) -> Any:
-        """Cancel what is under way and wait for it, but not for ever.
-
-        Daphne's own version stops at the first connection without a request, and waits without limit.
-        """
+        """What Twisted waits for before it ends. Daphne's own version stops at the first connection without a request, and
+        waits without limit."""
         _end_at_the_latest()
-        running = [
+        return defer.Deferred.fromFuture(asyncio.ensure_future(self._end_everything()))
+
+    async def _end_everything(self) -> None:
+        running = {
             details["application_instance"]
             for details in self.connections.values()
             if details.get("application_instance") and not details["application_instance"].done()
-        ]
-        for application in running:
-            application.cancel()
-        if not running:
-            return None
-        waiting = asyncio.ensure_future(asyncio.wait(running, timeout=APPLICATIONS_MAY_TAKE))
-        return defer.Deferred.fromFuture(waiting)
+        }
+        await _cancelled(running, APPLICATIONS_MAY_TAKE)
+        # Answers that go on without a socket, caches that refresh themselves: as at the end of asyncio.run().
+        await _cancelled(asyncio.all_tasks() - {asyncio.current_task()}, BACKGROUND_MAY_TAKE)
+        await upstream.close()
 
     def listen_error(self, failure: Any) -> None:
         """The port was taken between serve's check and now: end, and serve tries again."""
         logger.error("the web server cannot listen: %s", failure.getErrorMessage())
         os._exit(1)
+
+
+async def _cancelled(tasks: Iterable[asyncio.Task[Any] | None], seconds: float) -> None:
+    pending = {task for task in tasks if task is not None}
+    for task in pending:
+        task.cancel()
+    if pending:
+        await asyncio.wait(pending, timeout=seconds)
 
 
 def _end_at_the_latest() -> None:

@@ -1,0 +1,89 @@
+"""The command line is the only way to an engine: what is in it, what can never be."""
+
+from pathlib import Path
+
+import pytest
+
+from models_app import engine_main
+from models_app.command_line import PROMPT_CACHE_MIB, Chosen, Wanted, build
+
+WANTED = Wanted(
+    name="m",
+    file="m.gguf",
+    path="models/",
+    context_length=None,
+    max_tokens=100,
+    temperature=0.7,
+    top_p=0.8,
+    repeat_penalty=1.1,
+    threads=None,
+    gpu_layers=0,
+    slots=3,
+    embeddings=False,
+    restart_number=0,
+)
+CHOSEN = Chosen(Path("/models/m.gguf"), 8081, 1000, 4)
+
+
+def replaced(**changes) -> Wanted:
+    return Wanted(**{**WANTED.__dict__, **changes})
+
+
+def test_every_setting_arrives_at_the_built_in_engine():
+    options = engine_main.parse(build(WANTED, CHOSEN))
+    assert (options.model, options.alias, options.host, options.port) == ("/models/m.gguf", "m", "127.0.0.1", 8081)
+    assert (options.ctx_size, options.parallel) == (3000, 3), "each slot gets the whole context"
+    assert (options.threads, options.threads_batch, options.n_predict) == (4, 4, 100)
+    assert (options.temp, options.top_p, options.repeat_penalty) == (0.7, 0.8, 1.1)
+    assert options.cache_ram == PROMPT_CACHE_MIB
+    assert options.no_ui
+    assert options.no_slots
+    assert options.no_context_shift
+    assert not options.embeddings
+
+
+def test_embedding_models_take_inputs_as_long_as_their_context():
+    argv = build(replaced(embeddings=True), Chosen(Path("m"), 1, 2000, 1, "mean"))
+    options = engine_main.parse(argv)
+    assert (options.embeddings, options.batch_size, options.ubatch_size, options.pooling) == (True, 2000, 2000, "mean")
+
+
+def test_flags_an_older_llama_server_does_not_know_are_left_out():
+    argv = build(WANTED, CHOSEN, frozenset({"--port", "--no-webui", "--metrics"}))
+    assert "--no-webui" in argv
+    assert "--metrics" in argv
+    assert not {"--no-ui", "--fit", "--offline", "--jinja"} & set(argv)
+    assert "--cache-ram" in argv, "never left to its default"
+
+
+def test_no_secret_and_no_dangerous_flag_is_ever_in_it():
+    words = set(build(replaced(embeddings=True), CHOSEN))
+    assert not {word for word in words if "key" in word}
+    assert not words & {
+        "--rpc",
+        "--tools",
+        "--path",
+        "--slot-save-path",
+        "--props",
+        "--mcp-config",
+        "--hf-repo",
+        "--lora",
+    }
+
+
+def test_the_fingerprint_changes_with_settings_engine_and_restart_only():
+    mark = WANTED.fingerprint("engine 1")
+    assert mark == replaced().fingerprint("engine 1")
+    others = {
+        WANTED.fingerprint("engine 2"),
+        replaced(restart_number=1).fingerprint("engine 1"),
+        replaced(temperature=0.8).fingerprint("engine 1"),
+        replaced(context_length=2048).fingerprint("engine 1"),
+    }
+    assert len(others | {mark}) == 5
+
+
+@pytest.mark.parametrize("argv", [[], ["--model", "m"], [*build(WANTED, CHOSEN), "--rpc", "x"]])
+def test_the_built_in_engine_takes_nothing_else(argv, capsys):
+    with pytest.raises(SystemExit):
+        engine_main.parse(argv)
