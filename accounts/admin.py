@@ -152,6 +152,7 @@ class UserAdmin(ConsoleAdmin, DjangoUserAdmin):  # type: ignore[type-arg]
         self._set(request, chosen, is_staff=False, is_superuser=False)
 
     @confirmed_action(
+        model=User,
         title=gettext_lazy("Top up"),
         text=gettext_lazy("The amount is added to the balance at once and stands in the ledger."),
         submit=gettext_lazy("Top up"),
@@ -190,6 +191,7 @@ class WalletAdmin(ReadOnlyAdmin):
         return formats.credits(wallet.held)
 
     @confirmed_action(
+        model=Wallet,
         title=gettext_lazy("Top up"),
         text=gettext_lazy("The amount is added to the balance at once and stands in the ledger."),
         submit=gettext_lazy("Top up"),
@@ -295,10 +297,9 @@ class UsageRecordAdmin(LongTableAdmin):
         return badge(record.get_outcome_display(), OUTCOME_KINDS.get(record.outcome, "off"))
 
     @display(description=gettext_lazy("tokens"))
-    def tokens(self, record: UsageRecord) -> SafeString:
-        return format_html(
-            "{} + <strong>{}</strong>", formats.number(record.prompt_tokens), formats.number(record.completion_tokens)
-        )
+    def tokens(self, record: UsageRecord) -> str:
+        """Read and written."""
+        return f"{formats.number(record.prompt_tokens)} + {formats.number(record.completion_tokens)}"
 
     @display(description=gettext_lazy("waited"))
     def waited(self, record: UsageRecord) -> str:
@@ -316,9 +317,11 @@ class UsageRecordAdmin(LongTableAdmin):
     def full_time(self, record: UsageRecord) -> str | SafeString:
         return formats.moment(record.created_at, with_date=True)
 
-    @display(description=gettext_lazy("tokens/s"))
+    @display(description=gettext_lazy("speed"))
     def speed(self, record: UsageRecord) -> str:
-        return formats.number(record.tokens_per_second, 1)
+        if record.tokens_per_second is None:
+            return formats.NOTHING
+        return _("%(number)s tokens/s") % {"number": formats.number(record.tokens_per_second, 1)}
 
     @display(description=gettext_lazy("cost"))
     def cost_credits(self, record: UsageRecord) -> str:

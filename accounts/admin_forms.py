@@ -9,10 +9,11 @@ from django import forms
 from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.utils.translation import gettext_lazy as _
-from unfold.forms import BaseDialogForm, UserCreationForm
+from unfold.forms import UserCreationForm
 from unfold.widgets import UnfoldAdminDecimalFieldWidget, UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
 
 from accounts.models import User
+from llmplatform.lib.console.actions import NamedDialogForm
 from llmplatform.lib.console.formats import MICRO
 
 ROLES = [
@@ -74,7 +75,7 @@ class PersonCreationForm(RoleFormMixin, UserCreationForm):
         self.fields.pop("usable_password", None)  # there is no other way to log in yet
 
 
-class TopUpForm(BaseDialogForm):
+class TopUpForm(NamedDialogForm):
     credits = forms.DecimalField(
         label=_("Credits"),
         min_value=Decimal("0.000001"),

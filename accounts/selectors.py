@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import base64
-import json
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TypeVar
 
 from django.db.models import Model, Q, QuerySet, Value
@@ -52,11 +51,17 @@ class Place:
     @classmethod
     def parse(cls, text: str) -> Place:
         """Raises ValueError for what ``str`` of a Place did not make."""
-        time, row_id = json.loads(base64.urlsafe_b64decode(text.encode("ascii")))
-        return cls(datetime.fromisoformat(time), int(row_id))
+        time, _separator, row_id = base64.urlsafe_b64decode(text.encode("ascii")).decode("ascii").partition("|")
+        try:
+            place = cls(datetime.fromisoformat(time).astimezone(UTC), int(row_id))
+        except OverflowError as error:
+            raise ValueError(text) from error
+        if not 0 <= place.id < 2**63:
+            raise ValueError(text)
+        return place
 
     def __str__(self) -> str:
-        return base64.urlsafe_b64encode(json.dumps([self.time.isoformat(), self.id]).encode()).decode("ascii")
+        return base64.urlsafe_b64encode(f"{self.time.isoformat()}|{self.id}".encode()).decode("ascii")
 
 
 def usage_page(wanted: HistoryFilter, after: Place | None, limit: int) -> list[UsageRecord]:

@@ -201,7 +201,7 @@ def _credits(micro: int) -> str:
     """Credits as people read them: small amounts to the last unit, large ones to the hundredth."""
     amount = Decimal(micro) / MICRO
     places = 2 if amount >= 100 else max(0, -int(amount.normalize().as_tuple().exponent))
-    return number_format(amount, places, use_l10n=True, force_grouping=True)
+    return number_format(round(amount, places), places, use_l10n=True, force_grouping=True)
 
 
 def _last_model(user: User) -> str:

@@ -6,8 +6,8 @@
     Live         all recordings of this process and all followers
 
 Followers pull. A recording never queues anything for anybody, so a slow socket costs a cursor and no memory, several tabs get
-the same events, and going on after a cut is a cursor set to the last sequence number seen. In this process only: a follower
-connected to another web process reads from the database until a shared channel layer carries ``wake``.
+the same events, and going on after a cut is a cursor set to the last sequence number seen. In this process only: whoever is
+connected to another web process follows what the database says (``chat.recordings``), until a channel layer carries ``wake``.
 
 Everything is called from the event loop's thread, except ``get``, ``is_known`` and ``Transcript.snapshot``.
 """
@@ -54,13 +54,13 @@ class Recording:
 
     def events_after(self, cursor: Cursor) -> Iterator[Event]:
         """What is new since ``cursor``, in order; moves the cursor to the end."""
-        where = {"conversation": str(self.conversation), "message": str(self.message)}
         for event in self._bare_events_after(cursor):
-            yield {**event, **where}
+            # An error's ``message`` is what a person reads, so there the id has another name.
+            id_name = "message_id" if event["type"] == "error" else "message"
+            yield {**event, "conversation": str(self.conversation), id_name: str(self.message)}
 
     def _bare_events_after(self, cursor: Cursor) -> Iterator[Event]:
-        if self.ending is None:
-            yield from self._phases_after(cursor)
+        yield from self._phases_after(cursor)
         for piece in self.transcript.since(cursor.seq):
             cursor.seq = piece.seq
             yield {"type": piece.kind, "seq": piece.seq, "text": piece.text}
@@ -76,7 +76,8 @@ class Recording:
         new = sorted((number, event) for number, event in self.phases.values() if number > cursor.phase)
         for number, event in new:
             cursor.phase = number
-            yield event
+            if self.ending is None or event["type"] == "started":
+                yield event
 
     def cursor_for_newcomer(self) -> Cursor:
         """For one who has seen nothing: the HTML so far and the text after it, unless there is reasoning to be told as well."""

@@ -76,7 +76,7 @@ def render(text: str) -> str:
 
 def render_plain(text: str) -> str:
     """The text as it is, line by line: what a person wrote is a question, not a document."""
-    return sanitise(f'<pre class="plain">\n{html.escape(text)}</pre>')
+    return sanitise(f'<pre class="plain">{html.escape(text)}</pre>')
 
 
 def sanitise(unsafe: str) -> str:

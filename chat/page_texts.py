@@ -29,13 +29,13 @@ def script_texts() -> dict[str, str]:
         "copied": _("Copied"),
         "copy_code": _("Copy the code"),
         "reconnecting": _("Reconnecting…"),
+        "logged_out": _("You are logged out. Copy your text if you need it, then reload the page to log in."),
         "offline": _("You are offline. Your text stays here."),
         "not_sent": _("Not sent, the connection is down. Your text is still here."),
         "busy": _("An answer is being written. Stop it, or wait for its end."),
         "no_model": _("No model is running yet."),
         "failed": _("That did not work."),
         "load_failed": _("Could not be loaded. Check the connection and try again."),
-        "answer_done": _("The answer is complete."),
     }
 
 
@@ -64,6 +64,10 @@ def suggestions() -> list[dict[str, str]]:
     ]
 
 
+def _tenths(value: float) -> str:
+    return number_format(round(value, 1), 1)  # number_format alone cuts off
+
+
 def answer_facts(stats: dict[str, Any] | None, model_name: str, state: str) -> str:
     """The line under an answer: how long, how fast, by which model. static/chat/answer.js writes the same line when one ends."""
     usage = (stats or {}).get("usage") or {}
@@ -74,9 +78,9 @@ def answer_facts(stats: dict[str, Any] | None, model_name: str, state: str) -> s
     if tokens := usage.get("completion_tokens"):
         facts.append(_("{n} tokens").format(n=number_format(tokens, use_l10n=True, force_grouping=True)))
     if speed := timings.get("tokens_per_second"):
-        facts.append(_("{n} tokens/s").format(n=number_format(speed, 1)))
+        facts.append(_("{n} tokens/s").format(n=_tenths(speed)))
     if (first := timings.get("first_token_ms")) is not None:
-        facts.append(_("first token after {n} s").format(n=number_format(first / 1000, 1)))
+        facts.append(_("first token after {n} s").format(n=_tenths(first / 1000)))
     if model_name and state in ("done", "stopped"):
         facts.append(model_name)
     return " · ".join(facts)

@@ -3,5 +3,8 @@
 from __future__ import annotations
 
 from channels.routing import URLRouter
+from django.urls import path
 
-websocket_application = URLRouter([])
+from chat.consumers import ChatConsumer
+
+websocket_application = URLRouter([path("ws/chat", ChatConsumer.as_asgi())])

@@ -84,7 +84,7 @@ def _parsed_cursor(cursor: str) -> tuple[datetime, UUID]:
             return updated_at, UUID(id_)
     except ValueError:
         pass
-    raise services.ChatError("invalid_request", _("This page address is not right; start from the first page."))
+    raise services.BadCursor
 
 
 def _matching(rows: QuerySet[Conversation], user_id: int, query: str) -> QuerySet[Conversation]:
@@ -112,11 +112,20 @@ def running_messages(conversation_id: UUID) -> list[UUID]:
 def messages(conversation: Conversation, before: str = "", limit: int = 30) -> tuple[list[MessageRow], str]:
     """A page of the visible branch, oldest first, the last page first; the cursor leads to older ones. Two queries."""
     branch = services.visible_branch_ids(conversation)
-    end = branch.index(services.as_uuid(before)) if before and services.as_uuid(before) in branch else len(branch)
+    end = _place_in(branch, before) if before else len(branch)
     ids = branch[max(0, end - limit) : end]
     found = conversation.messages.in_bulk(ids)
     page = [message_row(found[id_]) for id_ in ids if id_ in found]
     return page, str(ids[0]) if ids and ids[0] != branch[0] else ""
+
+
+def _place_in(branch: list[UUID], cursor: str) -> int:
+    """Where a page ends. A message that left the branch meanwhile (an answer made again) can only have been its last."""
+    try:
+        message = UUID(cursor)
+    except ValueError:
+        raise services.BadCursor from None
+    return branch.index(message) if message in branch else len(branch)
 
 
 def message_row(message: Message) -> MessageRow:
@@ -157,6 +166,10 @@ def shown_error(error: dict[str, Any] | None) -> dict[str, Any] | None:
     if error and not error.get("message"):
         return {**error, "message": _("The service stopped while this answer was being written.")}
     return error
+
+
+def deleted_error() -> dict[str, Any]:
+    return {"code": "not_found", "message": str(services.NotFound()), "retry": False}
 
 
 def _html(role: str, text: str) -> str:

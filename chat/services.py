@@ -1,7 +1,8 @@
 """Everything that changes conversations: one function per thing a person could ask for, and what a generation stores.
 
     ChatError           something a person is told, with a stable code
-    └── NotFound        no such conversation or message, or somebody else's: the two look alike from outside
+    ├── NotFound        no such conversation or message, or somebody else's: the two look alike from outside
+    └── BadCursor       a page address that none of our pages gave
 
 All functions are synchronous; from the event loop they are called in a thread.
 """
@@ -42,6 +43,11 @@ class ChatError(Exception):
 class NotFound(ChatError):
     def __init__(self) -> None:
         super().__init__("not_found", _("There is no such conversation or message."))
+
+
+class BadCursor(ChatError, ValueError):
+    def __init__(self) -> None:
+        super().__init__("invalid_request", _("This page address is not right; start from the first page."))
 
 
 def as_uuid(value: object) -> UUID:
@@ -277,3 +283,8 @@ def interrupt(message: Message) -> None:
         message.state, message.error = state, error
     else:
         message.refresh_from_db()
+
+
+def stop_elsewhere(message: Message) -> None:
+    """Ends a message that another web process writes: its next save finds it ended, and it stops there."""
+    Message.objects.filter(id=message.id, state=Message.State.RUNNING).update(state=Message.State.STOPPED)

@@ -16,7 +16,7 @@ from django.conf import settings
 from django.utils.translation import gettext as _
 
 from llmplatform.lib import host_names
-from llmplatform.lib.api.errors import ApiError
+from llmplatform.lib.errors import ApiError
 
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 HOST = re.compile(r"\A(?:[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,252})|[0-9A-Fa-f:.]{2,45})\Z")

@@ -3,9 +3,9 @@
 ``cluster`` may not import what stands on it (the models, the gateway), yet ``cluster/stats`` shows their figures. So they
 register a function here when their app is ready; it is called when somebody asks, in the process that asks.
 
-    "gateway"   requests_under_way, slots_in_use, queued, tokens_per_second: of this web process, from memory
+    "gateway"   requests_under_way, slots_in_use, queued: of this web process, from memory
     "replicas"  by_state {state: number}, slots: from the database
-    "usage"     requests_today, prompt_tokens_today, completion_tokens_today: from the database
+    "usage"     requests_today, prompt_tokens_today, completion_tokens_today, tokens_per_second: from the database
     "engines"   processes: [{name, pid, started}]: the llama-servers on this machine
 """
 

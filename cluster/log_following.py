@@ -1,7 +1,8 @@
 """``follow=1``: a log as server-sent events, for as long as the client stays.
 
-No thread waits for a client: an asynchronous iterator looks twice a second, and the look itself is one short read in
-the shared pool. The number of followers is bounded, and so is the time one may stay; browsers reconnect by themselves.
+No thread works for a client: an asynchronous iterator looks twice a second, and the look itself is one short read in
+the shared pool. (Django keeps the request's own thread, idle, until the answer ends; nobody else waits for that one.)
+The number of followers is bounded, and so is the time one may stay; browsers reconnect by themselves.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from django.http import StreamingHttpResponse
 from django.utils.translation import gettext as _
 
 from cluster.log_reading import Follower
-from llmplatform.lib.api.errors import ApiError
+from llmplatform.lib.errors import ApiError
 
 POLL_SECONDS = 0.5
 KEEPALIVE_SECONDS = 15.0  # a comment, so that a client that went away without a word is noticed

@@ -14,7 +14,7 @@ from django.utils.translation import gettext as _
 
 from cluster import addresses, selectors, services
 from cluster.models import Node
-from llmplatform.lib.api.errors import ApiError
+from llmplatform.lib.errors import ApiError
 
 logger = logging.getLogger(__name__)
 TIMEOUT = httpx.Timeout(connect=2.0, read=2.0, write=2.0, pool=2.0)

@@ -97,3 +97,8 @@ def directory() -> ModelsDirectory:
             del _directories[closed]
         found = _directories[loop] = ModelsDirectory()
     return found
+
+
+def all_pools() -> list[ModelPool]:
+    """Of every loop in this process; for showing, from any thread."""
+    return [pool for found in list(_directories.values()) for pool in list(found.pools.values())]

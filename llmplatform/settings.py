@@ -9,9 +9,9 @@ from typing import Any
 
 from django.utils.translation import gettext_lazy as _
 
-from llmplatform.console.configuration import UNFOLD  # noqa: F401 - read by django-unfold
 from llmplatform.lib import database_url, host_names, json_logging
 from llmplatform.lib.configuration import Settings, home_dir, read_env_file
+from llmplatform.lib.console.configuration import UNFOLD  # noqa: F401 - read by django-unfold
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 HOME_DIR = home_dir()

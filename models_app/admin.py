@@ -21,17 +21,16 @@ from unfold.decorators import display
 from unfold.enums import ActionVariant
 from unfold.forms import BaseDialogForm
 
-from llmplatform.lib.api.errors import ApiError
 from llmplatform.lib.console import formats
 from llmplatform.lib.console.actions import back, confirmed_action, origin
 from llmplatform.lib.console.admin import ConsoleAdmin, ReadOnlyAdmin
 from llmplatform.lib.console.badges import live
+from llmplatform.lib.errors import ApiError
 from models_app import reasons, services
 from models_app.admin_forms import ModelConfigForm
-from models_app.admin_views import model_live, model_panel, state_badge, why_not
+from models_app.admin_views import model_live, model_panel, ready_text, state_badge, why_not
 from models_app.models import ModelConfig, Replica
 from models_app.selectors import model_state
-from models_app.states import State
 
 
 @admin.register(ModelConfig)
@@ -70,10 +69,7 @@ class ModelConfigAdmin(ConsoleAdmin):
 
     @display(description=gettext_lazy("replicas ready"))
     def ready(self, model: ModelConfig) -> SafeString:
-        ready = sum(replica.state == State.READY for replica in model.running.all())
-        return live(
-            f"ready-{model.pk}", _("%(ready)d of %(wanted)d") % {"ready": ready, "wanted": model.wanted_replicas}
-        )
+        return live(f"ready-{model.pk}", ready_text(model))
 
     @display(description=gettext_lazy("context"), ordering="context_length")
     def context(self, model: ModelConfig) -> str:
@@ -97,6 +93,11 @@ class ModelConfigAdmin(ConsoleAdmin):
             services.update_model(obj.name, fields)
         else:
             obj.pk = services.create_model(fields).pk
+
+    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> tuple[Any, Any, set[str], Any]:
+        """Its replicas go with a model, though nobody may delete one of them by itself."""
+        names, counts, _denied, protected = super().get_deleted_objects(objs, request)
+        return names, counts, set(), protected
 
     def delete_model(self, request: HttpRequest, obj: ModelConfig) -> None:
         services.delete_model(obj.name)
@@ -180,6 +181,7 @@ class ModelConfigAdmin(ConsoleAdmin):
         return back(request, origin(request, reverse("admin:models_app_modelconfig_changelist")))
 
     @confirmed_action(
+        model=ModelConfig,
         title=gettext_lazy("Start"),
         text=gettext_lazy("The model is loaded into memory and then answers requests."),
         submit=gettext_lazy("Start"),
@@ -189,6 +191,7 @@ class ModelConfigAdmin(ConsoleAdmin):
         return self._one(request, object_id, self._start)
 
     @confirmed_action(
+        model=ModelConfig,
         title=gettext_lazy("Stop"),
         text=gettext_lazy("Requests under way are finished first. The model stays stopped until it is started again."),
         submit=gettext_lazy("Stop"),
@@ -199,6 +202,7 @@ class ModelConfigAdmin(ConsoleAdmin):
         return self._one(request, object_id, self._stop)
 
     @confirmed_action(
+        model=ModelConfig,
         title=gettext_lazy("Restart"),
         text=gettext_lazy(
             "Each replica finishes its requests, ends, and is started again. A failed one gets a new try."

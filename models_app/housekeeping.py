@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from asgiref.sync import sync_to_async
 
 from accounts.quota import release_dead_holds
+from cluster.probe import check_joined_nodes
 from cluster.services import heartbeat_this_machine, register_this_machine
 from models_app import process
 from models_app.replica_runner import ReplicaRunner
@@ -21,6 +22,7 @@ class Housekeeping:
     def __init__(self) -> None:
         self._node = ""
         self._heartbeat = self._clean_up = float("-inf")
+        self._probing: asyncio.Task[None] | None = None
 
     async def node(self) -> str:
         """The name of this machine."""
@@ -34,8 +36,14 @@ class Housekeeping:
         if now - self._heartbeat >= HEARTBEAT:
             self._heartbeat = now
             await sync_to_async(heartbeat_this_machine)()
+            self._look_at_joined_machines()
         if now - self._clean_up >= CLEAN_UP:
             self._clean_up = now
             await sync_to_async(release_dead_holds)()
             for runner in runners:
                 await asyncio.to_thread(process.shorten_log, runner.log)
+
+    def _look_at_joined_machines(self) -> None:
+        """On the side: one that is down takes seconds to say so, and our own replicas must not wait for that."""
+        if self._probing is None or self._probing.done():
+            self._probing = asyncio.create_task(check_joined_nodes(), name="joined machines")

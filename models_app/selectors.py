@@ -8,8 +8,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from django.db.models import Prefetch
+from django.db.models import Exists, OuterRef, Prefetch
 
+from cluster.models import Node
 from models_app import config_file, memory, model_files, reasons
 from models_app.command_line import Wanted
 from models_app.gguf import GgufError, GgufFacts, read_facts
@@ -71,7 +72,9 @@ def serving_snapshot() -> dict[str, ModelView]:
 
 
 def _with_replicas() -> Iterable[ModelConfig]:
-    return ModelConfig.objects.prefetch_related(Prefetch("running", Replica.objects.order_by("number")))
+    drained = Exists(Node.objects.filter(name=OuterRef("node"), drained=True))
+    replicas = Replica.objects.order_by("number").annotate(node_drained=drained)
+    return ModelConfig.objects.prefetch_related(Prefetch("running", replicas))
 
 
 def _model_view(model: ModelConfig, replicas: Sequence[Replica]) -> ModelView:
@@ -99,7 +102,8 @@ def _replica_view(model_name: str, replica: Replica) -> ReplicaView:
         api_key=engine_key(replica.key_nonce),
         slots=replica.slots,
         context_length=replica.context_length,
-        state=replica.state,
+        # a drained machine finishes what it has and gets nothing new
+        state=State.DRAINING if getattr(replica, "node_drained", False) else replica.state,
     )
 
 

@@ -12,8 +12,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from accounts import quota, services
-from accounts.api.entering import TAG, tokens, valid
+from accounts import attempts, quota, services
+from accounts.api.entering import TAG, tokens, too_many, valid
 from accounts.api.serializers import (
     CreditsSerializer,
     PasswordSerializer,
@@ -59,7 +59,10 @@ class PasswordView(APIView):
     def post(self, request: Request) -> Response:
         given = valid(PasswordSerializer(data=request.data))
         user = caller(request)
-        services.change_password(user, given["old_password"], given["new_password"], request.META["REMOTE_ADDR"])
+        try:
+            services.change_password(user, given["old_password"], given["new_password"], request.META["REMOTE_ADDR"])
+        except attempts.TooManyAttempts as error:
+            raise too_many(error) from error
         if request.auth is None:  # a browser: its session goes on
             update_session_auth_hash(request._request, user)
         return Response(tokens(services.token_pair(user)))

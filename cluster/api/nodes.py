@@ -33,7 +33,7 @@ def stats() -> dict[str, Any]:
         "replicas": {"total": sum(by_state.values()), "ready": by_state.get("ready", 0), "by_state": by_state},
         "slots": {"total": replicas.get("slots", 0), "in_use": gateway.get("slots_in_use", 0)},
         "queue": {"waiting": gateway.get("queued", 0), "under_way": gateway.get("requests_under_way", 0)},
-        "tokens_per_second": round(float(gateway.get("tokens_per_second", 0.0)), 2),
+        "tokens_per_second": round(float(usage.get("tokens_per_second", 0.0)), 2),
         "totals": {
             name: usage.get(name, 0) for name in ("requests_today", "prompt_tokens_today", "completion_tokens_today")
         },

@@ -31,8 +31,13 @@ def test_machines_are_counted_by_what_was_last_heard_of_them():
 def test_figures_of_the_apps_above_are_shown(monkeypatch):
     registered = {
         "replicas": {"by_state": {"ready": 2, "failed": 1}, "slots": 4},
-        "gateway": {"slots_in_use": 3, "queued": 5, "requests_under_way": 8, "tokens_per_second": 12.345},
-        "usage": {"requests_today": 7, "prompt_tokens_today": 70, "completion_tokens_today": 30},
+        "gateway": {"slots_in_use": 3, "queued": 5, "requests_under_way": 8},
+        "usage": {
+            "requests_today": 7,
+            "prompt_tokens_today": 70,
+            "completion_tokens_today": 30,
+            "tokens_per_second": 12.347,
+        },
     }
     for name, figures in registered.items():
         monkeypatch.setitem(live._sources, name, lambda figures=figures: figures)

@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 60.0
 GOOD_RUN = 30.0  # a child that ran this long starts with the shortest pause again
-GRACE = 8.0  # from asking a child to end to killing it
+GRACE = 9.0  # from asking a child to end to killing it
 
 
 # A process group of its own, so that Ctrl-C in the terminal reaches only ``serve``.

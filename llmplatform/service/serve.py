@@ -107,7 +107,8 @@ class Serve:
 
     def end(self) -> None:
         processes = [child.process for child in self.children if child.process is not None]
-        if self.helper is not None:
+        if self.helper is not None:  # it may be in the middle of a download by another program
+            children.kill_tree(self.helper)
             processes.append(self.helper)
         if processes:
             logger.info("stopping")

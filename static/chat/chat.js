@@ -138,11 +138,11 @@ const handlers = {
   },
   error(event) {
     sidebar.running(event.conversation, false);
-    const answer = event.message && conversation.answer(event.message);
-    const forPending = event.client_id && event.client_id === conversation.pending?.client;
-    if (answer) answer.error(event);
-    else if (forPending) refused(event.message_text || event.message);
-    else composer.note(event.message);
+    // An error's `message` is what a person reads, so the id has another name here.
+    const { message_id: id, client_id: client, message: words } = event;
+    if (id) conversation.answer(id)?.error(event);
+    else if (client && client === conversation.pending?.client) refused(words);
+    else if (client || conversation.id) composer.note(words);
     ended();
   },
 };
@@ -191,14 +191,16 @@ async function refresh() {
 socket.addEventListener("event", ({ detail }) => handlers[detail.type]?.(detail));
 socket.addEventListener("up", () => {
   lineState.hidden = true;
+  conversation.main.dataset.line = "up";
   // After a cut the page may have missed the beginning of something; at the first connection it is just loaded.
   if (wasUp && conversation.id && !conversation.running) refresh();
   else follow();
   wasUp = true;
 });
-socket.addEventListener("down", () => {
-  lineState.textContent = text("reconnecting");
+socket.addEventListener("down", ({ detail: loggedOut }) => {
+  lineState.textContent = text(loggedOut ? "logged_out" : "reconnecting");
   lineState.hidden = false;
+  conversation.main.dataset.line = "down";
   if (conversation.pending) refused(text("not_sent"));
   ended();
 });

@@ -1,6 +1,7 @@
 // The websocket of the page. It comes back by itself; "up" and "down" are told, and each message from the server as "event".
 const FIRST_WAIT = 500;
 const LONGEST_WAIT = 15000;
+const NOT_AUTHENTICATED = 4401;
 const SILENCE = 8000; // a connection attempt that takes longer is given up
 
 export class ChatSocket extends EventTarget {
@@ -38,7 +39,9 @@ export class ChatSocket extends EventTarget {
     socket.addEventListener("close", (event) => {
       clearTimeout(patience);
       if (socket !== this.#socket) return;
-      this.dispatchEvent(new CustomEvent("down", { detail: event.code }));
+      const loggedOut = event.code === NOT_AUTHENTICATED;
+      this.dispatchEvent(new CustomEvent("down", { detail: loggedOut }));
+      if (loggedOut) return; // asking again would not change that
       this.#timer = setTimeout(() => this.open(), this.#wait * (0.7 + 0.6 * Math.random()));
       this.#wait = Math.min(this.#wait * 2, LONGEST_WAIT);
     });

@@ -32,7 +32,7 @@ NAVIGATION: list[dict[str, Any]] = [
         ],
     },
     {
-        "title": _("Use and money"),
+        "title": _("Usage and balances"),
         "items": [
             _item(_("Usage"), "bar_chart", "admin:accounts_usagerecord_changelist"),
             _item(_("Balances"), "account_balance_wallet", "admin:accounts_wallet_changelist", ADMINISTRATORS),
@@ -71,8 +71,8 @@ UNFOLD: dict[str, Any] = {
     "SITE_TITLE": "LLM Platform",
     "SITE_HEADER": "LLM Platform",
     "SITE_URL": reverse_lazy("chat:home"),
-    "SITE_ICON": _file("console/logo.svg"),
-    "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": _file("console/logo.svg")}],
+    "SITE_ICON": _file("site/favicon.svg"),
+    "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": _file("site/favicon.svg")}],
     "SHOW_VIEW_ON_SITE": False,
     "SHOW_LANGUAGES": True,
     "LANGUAGES": {"action": reverse_lazy("language")},

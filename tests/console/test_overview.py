@@ -1,0 +1,129 @@
+"""The overview: what to do, figures, traffic by hour."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from time import perf_counter
+
+import pytest
+from django.test import Client
+from django.utils import timezone
+
+from accounts.models import UsageRecord, User
+from llmplatform.console import chart, runtime, traffic
+from llmplatform.console.verdict import Facts, ModelFact, findings
+from tests.console.conftest import make_model, make_replica, make_usage
+
+GIB = 1024**3
+
+
+def model(**fields) -> ModelFact:
+    return ModelFact(
+        **{"pk": 1, "name": "tiny", "wanted": 1, "ready": 1, "coming": 0, "failed": 0, "reason": "", **fields}
+    )
+
+
+def facts(**fields) -> Facts:
+    return Facts(**{"supervisor_alive": True, "models": [model()], **fields})
+
+
+def test_all_well_is_one_line():
+    found = findings(facts(disk_total=100 * GIB, disk_free=50 * GIB, memory_total=8 * GIB, memory_available=GIB))
+    assert [(one.level, one.text) for one in found] == [("good", "All is well.")]
+
+
+@pytest.mark.parametrize(
+    ("changed", "level", "said"),
+    [
+        ({"supervisor_alive": False}, "bad", "supervisor"),
+        ({"models": []}, "warn", "There is no model yet"),
+        ({"models": [model(wanted=0, ready=0)]}, "warn", "Every model is stopped"),
+        ({"models": [model(ready=0, failed=1, reason="The file is gone.")]}, "bad", "The file is gone."),
+        ({"models": [model(wanted=2, failed=1, reason="Out of memory.")]}, "warn", "Out of memory."),
+        ({"models": [model(ready=0, coming=1)]}, "busy", "tiny is starting"),
+        ({"disk_total": 100 * GIB, "disk_free": GIB}, "bad", "disk is nearly full"),
+        ({"memory_total": 16 * GIB, "memory_available": GIB // 2}, "warn", "Memory is nearly used up"),
+        ({"silent_machines": ["second"]}, "warn", "second"),
+        ({"unchanged_passwords": ["admin"]}, "warn", "password"),
+    ],
+)
+def test_what_to_do(changed: dict, level: str, said: str):
+    (found,) = findings(facts(**changed))
+    assert found.level == level
+    assert said in found.text
+
+
+def test_the_gravest_comes_first():
+    found = findings(facts(unchanged_passwords=["admin"], models=[model(ready=0, coming=1)], supervisor_alive=False))
+    assert [one.level for one in found] == ["bad", "warn", "busy"]
+
+
+def test_no_traffic_is_no_chart_of_zeros():
+    assert chart.bars([0, 0], ["", ""], ["", ""], top="0", summary="") is None
+
+
+def test_bars_fill_the_width_and_the_highest_the_height():
+    made = chart.bars([1, 4, 0], ["a", "", ""], ["", "", ""], top="4", summary="5")
+    assert made is not None
+    heights = [float(bar.height) for bar in made.bars]
+    assert heights == [chart.HEIGHT / 4, chart.HEIGHT, 0]
+    assert all(float(bar.x[:-1]) + float(bar.width[:-1]) <= 100 for bar in made.bars)
+
+
+@pytest.mark.django_db
+def test_hours_add_up(django_assert_num_queries):
+    now = datetime(2026, 5, 4, 13, 20, tzinfo=UTC)
+    for hours in (0, 1, 1, 14, 25):
+        make_usage(1)
+        UsageRecord.objects.filter(request_id=f"req-{UsageRecord.objects.count() - 1}").update(
+            created_at=now - timedelta(hours=hours)
+        )
+    found = traffic.last_hours(now)
+    assert [hour.requests for hour in found][-2:] == [2, 1]
+    assert sum(hour.requests for hour in found) == 4  # the one 25 hours ago is too old
+    assert traffic.today(found, now) == (3, 45)  # the one 14 hours ago was yesterday
+    with django_assert_num_queries(2):  # this hour and the last, whose requests may still end
+        assert traffic.last_hours(now) == found
+
+
+def test_empty_service(as_operator: Client):
+    page = as_operator.get("/admin/").content.decode()
+    assert "There is no model yet" in page
+    assert "No traffic in the last 24 hours." in page
+    assert '<svg class="c-chart"' not in page
+
+
+def test_overview_with_data(as_operator: Client, user: User, machine, monkeypatch, django_assert_max_num_queries):
+    monkeypatch.setattr("llmplatform.console.dashboard.supervisor_alive", lambda: True)
+    make_replica(make_model("good"), "ready")
+    make_replica(make_model("bad"), "failed", reason={"code": "file_missing", "params": {}})
+    make_usage(1200, user)
+    make_usage(1, user, outcome="failed", status=502)
+    as_operator.get("/admin/")
+    with django_assert_max_num_queries(10):  # hours gone by are not read again
+        page = as_operator.get("/admin/").content.decode()
+    assert "bad does not start" in page
+    assert "1 of 2" in page
+    assert "502" in page
+    assert '<svg class="c-chart"' in page
+    live = as_operator.get("/admin/live/").content.decode()
+    assert "<html" not in live
+    assert 'data-live="cards"' in live
+
+
+def test_the_supervisor_is_known_by_its_process(settings, monkeypatch, tmp_path):
+    monkeypatch.setenv("LLM_HOME", str(tmp_path))
+    assert runtime.supervisor_alive() is False
+
+
+def test_large_tables_stay_quick(as_administrator: Client, user: User):
+    make_usage(100_000, user)
+    for path in (
+        "/admin/accounts/usagerecord/",
+        "/admin/accounts/usagerecord/?model=tiny",
+        "/admin/accounts/usagerecord/?q=ben",
+    ):
+        began = perf_counter()
+        assert as_administrator.get(path).status_code == 200
+        assert perf_counter() - began < 1.0, path  # 0.3 s on an idle machine, room for a busy one
+    assert timezone.now()
