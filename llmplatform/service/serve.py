@@ -200,7 +200,7 @@ class Serve:
             children.close_pipe(self.helper)
         self.helper = None
         if code:
-            logger.error("bringup ended with exit code %d", code)
+            logger.error("bringup ended with exit code %d", code, extra={"console": False})
         self._show_login_if_unseen()
 
     def _show_box(self, event: dict[str, Any]) -> None:
