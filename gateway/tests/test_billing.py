@@ -11,6 +11,7 @@ from accounts.quota import Held, HoldRequest, InsufficientQuota
 from gateway import billing as module
 from gateway.billing import Billing
 from gateway.errors import GatewayError
+from gateway.tests.conftest import until
 
 
 class Ledger:
@@ -79,9 +80,7 @@ async def test_who_leaves_before_the_money_is_held_gets_it_back(ledger: Ledger) 
     task.cancel()
     await asyncio.wait({task})
     ledger.gate.set()
-    while not ledger.released:
-        await asyncio.sleep(0.01)
-    assert ledger.released == ["gone"]
+    await asyncio.to_thread(until, lambda: ledger.released == ["gone"])
 
 
 async def test_who_leaves_in_the_moment_the_money_is_held_gets_it_back(
