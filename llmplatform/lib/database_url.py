@@ -20,6 +20,7 @@ SQLITE_OPTIONS = {
         "PRAGMA cache_size=-16000; PRAGMA temp_store=MEMORY; PRAGMA journal_size_limit=67108864;"
     ),
 }
+ENGINES = {"django.db.backends.sqlite3", "django.db.backends.postgresql"}
 
 
 def parse(url: str, home: Path) -> dict[str, Any]:
@@ -40,6 +41,8 @@ def parse(url: str, home: Path) -> dict[str, Any]:
         if not rest.strip("/"):
             raise ValueError(url)
         parsed = dict(dj_database_url.parse(url, conn_max_age=60, conn_health_checks=True))
+        if parsed["ENGINE"] not in ENGINES:
+            raise ValueError(url)
     except (ValueError, KeyError) as error:
         raise ConfigurationError(
             _(
