@@ -126,6 +126,15 @@ while [ $# -gt 0 ]; do
   shift
 done
 
+# What is not installed does not run.
+case $action in
+  status | stop)
+    if ! [ -x "$venv/bin/python" ]; then
+      t "The service is not installed here, so it does not run." "服务尚未安装, 没有运行。"
+      exit 3
+    fi ;;
+esac
+
 case $action in
   # shellcheck disable=SC2086  # options without spaces, split on purpose
   serve) run serve $arguments ;;

@@ -297,10 +297,9 @@ class UsageRecordAdmin(LongTableAdmin):
         return badge(record.get_outcome_display(), OUTCOME_KINDS.get(record.outcome, "off"))
 
     @display(description=gettext_lazy("tokens"))
-    def tokens(self, record: UsageRecord) -> SafeString:
-        return format_html(
-            "{} + <strong>{}</strong>", formats.number(record.prompt_tokens), formats.number(record.completion_tokens)
-        )
+    def tokens(self, record: UsageRecord) -> str:
+        """Read and written."""
+        return f"{formats.number(record.prompt_tokens)} + {formats.number(record.completion_tokens)}"
 
     @display(description=gettext_lazy("waited"))
     def waited(self, record: UsageRecord) -> str:
@@ -318,9 +317,11 @@ class UsageRecordAdmin(LongTableAdmin):
     def full_time(self, record: UsageRecord) -> str | SafeString:
         return formats.moment(record.created_at, with_date=True)
 
-    @display(description=gettext_lazy("tokens/s"))
+    @display(description=gettext_lazy("speed"))
     def speed(self, record: UsageRecord) -> str:
-        return formats.number(record.tokens_per_second, 1)
+        if record.tokens_per_second is None:
+            return formats.NOTHING
+        return _("%(number)s tokens/s") % {"number": formats.number(record.tokens_per_second, 1)}
 
     @display(description=gettext_lazy("cost"))
     def cost_credits(self, record: UsageRecord) -> str:

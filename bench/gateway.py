@@ -1,6 +1,6 @@
 """What the gateway costs: requests per second and added time to first byte, beside nginx and LiteLLM on one upstream.
 
-    python bench/gateway.py [--seconds 5] [--runs 1] [--litellm PATH-OF-ITS-VENV] [--server "COMMAND with {port}"] [--only direct,ours]
+    python bench/gateway.py [--seconds 5] [--litellm PATH-OF-ITS-VENV] [--server "ARGUMENTS TO PYTHON"] [--only direct,ours]
 
 One run measures each way to the same stand-in upstream: direct, through nginx (as a streaming proxy, if installed), through
 us (a real web server process with sign-in, hold, fair queue, settlement and usage record on SQLite), and through LiteLLM's
@@ -145,6 +145,7 @@ def through_us(folder: Path, upstream: int, server: str) -> Iterator[Way]:
     setup = SETUP.format(money=MONEY, model=MODEL, upstream=upstream)
     told = subprocess.run([sys.executable, "-c", setup], capture_output=True, text=True, **run)  # type: ignore[call-overload]
     way.token = told.stdout.split()[-1]
+    env |= {"SERVER_PORT": str(way.port), "SERVER_HOST": "127.0.0.1"}
     command = [part.format(port=way.port) for part in server.split()]
     with process([sys.executable, *command], folder / "ours.log", env):
         yield way
@@ -259,7 +260,11 @@ def measure(way: Way, seconds: int, folder: Path) -> Way:
 # -- telling ----------------------------------------------------------------------------------------------------------
 def table(ways: list[Way]) -> None:
     titles = [f"{kind} c={clients}" for kind, clients in CASES]
-    print(f"{'answers/s':<10}" + "".join(f"{title:>14}" for title in titles) + f"{'first byte, c=1: short':>26}{'stream':>10}")
+    print(
+        f"{'answers/s':<10}"
+        + "".join(f"{title:>14}" for title in titles)
+        + f"{'first byte, c=1: short':>26}{'stream':>10}"
+    )
     for way in ways:
         rates = "".join(f"{way.rates[case]:>14.0f}" for case in CASES)
         print(f"{way.name:<10}{rates}{way.first_byte_ms['short']:>23.2f} ms{way.first_byte_ms['stream']:>7.2f} ms")
@@ -285,14 +290,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=int, default=5, help="per measurement")
     parser.add_argument("--litellm", type=Path, help="folder of a virtual environment with litellm[proxy]")
-    parser.add_argument("--server", default="-m daphne -b 127.0.0.1 -p {port} llmplatform.asgi:application")
+    parser.add_argument("--server", default="manage.py web", help="arguments to Python; {port} is filled in")
     parser.add_argument("--only", default="direct,nginx,ours,litellm", help="which ways, with commas between")
     options = parser.parse_args()
     wanted = options.only.split(",")
     upstream = free_port()
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         folder = Path(name)
-        stack.enter_context(process([sys.executable, str(ROOT / "bench" / "upstream.py"), str(upstream)], folder / "up.log"))
+        stack.enter_context(
+            process([sys.executable, str(ROOT / "bench" / "upstream.py"), str(upstream)], folder / "up.log")
+        )
         ways = []
         if "direct" in wanted:
             ways.append(measure(Way("direct", upstream), options.seconds, folder))

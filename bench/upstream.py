@@ -13,7 +13,13 @@ import sys
 
 EVENTS = 64
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: %s\r\n%s\r\n"
-TIMINGS = {"cache_n": 20, "prompt_n": 12, "predicted_n": EVENTS, "predicted_per_second": 1000.0, "prompt_per_second": 1e4}
+TIMINGS = {
+    "cache_n": 20,
+    "prompt_n": 12,
+    "predicted_n": EVENTS,
+    "predicted_per_second": 1000.0,
+    "prompt_per_second": 1e4,
+}
 COMMON = {"created": 1, "id": "chatcmpl-1", "model": "bench", "system_fingerprint": "b0"}
 
 

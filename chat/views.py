@@ -13,11 +13,11 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBadReque
 from django.shortcuts import render
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST, require_safe
-from models_app.selectors import serving_snapshot
 
 from chat import selectors, services
 from chat.day_groups import grouped
 from chat.page_texts import answer_facts, script_texts, suggestions
+from models_app.selectors import serving_snapshot
 from models_app.states import COMING, State
 
 # Fetched together with the page instead of one after the other as each import is discovered.

@@ -53,6 +53,13 @@ def session() -> aiohttp.ClientSession:
     return found
 
 
+async def close() -> None:
+    """The running loop's session, at the end of its process."""
+    found = _sessions.pop(asyncio.get_running_loop(), None)
+    if found is not None:
+        await found.close()
+
+
 def _new_session() -> aiohttp.ClientSession:
     timeout = aiohttp.ClientTimeout(
         total=None, connect=CONNECT_SECONDS, sock_connect=CONNECT_SECONDS, sock_read=FIRST_BYTE_SECONDS

@@ -28,10 +28,9 @@ from llmplatform.lib.console.badges import live
 from llmplatform.lib.errors import ApiError
 from models_app import reasons, services
 from models_app.admin_forms import ModelConfigForm
-from models_app.admin_views import model_live, model_panel, state_badge, why_not
+from models_app.admin_views import model_live, model_panel, ready_text, state_badge, why_not
 from models_app.models import ModelConfig, Replica
 from models_app.selectors import model_state
-from models_app.states import State
 
 
 @admin.register(ModelConfig)
@@ -70,10 +69,7 @@ class ModelConfigAdmin(ConsoleAdmin):
 
     @display(description=gettext_lazy("replicas ready"))
     def ready(self, model: ModelConfig) -> SafeString:
-        ready = sum(replica.state == State.READY for replica in model.running.all())
-        return live(
-            f"ready-{model.pk}", _("%(ready)d of %(wanted)d") % {"ready": ready, "wanted": model.wanted_replicas}
-        )
+        return live(f"ready-{model.pk}", ready_text(model))
 
     @display(description=gettext_lazy("context"), ordering="context_length")
     def context(self, model: ModelConfig) -> str:
@@ -97,6 +93,11 @@ class ModelConfigAdmin(ConsoleAdmin):
             services.update_model(obj.name, fields)
         else:
             obj.pk = services.create_model(fields).pk
+
+    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> tuple[Any, Any, set[str], Any]:
+        """Its replicas go with a model, though nobody may delete one of them by itself."""
+        names, counts, _denied, protected = super().get_deleted_objects(objs, request)
+        return names, counts, set(), protected
 
     def delete_model(self, request: HttpRequest, obj: ModelConfig) -> None:
         services.delete_model(obj.name)

@@ -34,6 +34,14 @@ def state_badge(state: str) -> SafeString:
     return badge(State(state).label, STATE_KINDS[state])
 
 
+def ready_text(model: ModelConfig) -> str:
+    """How many replicas answer, of how many that should."""
+    ready = sum(replica.state == State.READY for replica in model.running.all())
+    if model.wanted_replicas:
+        return _("%(ready)d of %(wanted)d") % {"ready": ready, "wanted": model.wanted_replicas}
+    return _("%(ready)d, being stopped") % {"ready": ready} if ready else formats.NOTHING
+
+
 def why_not(model: ModelConfig) -> str:
     """Why the model answers no requests, as one sentence; empty when it does, or when nothing is wrong."""
     replicas = list(model.running.all())
@@ -104,14 +112,12 @@ def model_panel(model: ModelConfig) -> dict[str, Any]:
     replicas = list(model.running.all())
     for replica in replicas:
         replica.model = model  # already here: no query per row
-    ready = sum(replica.state == State.READY for replica in replicas)
     return {
         "live_source": reverse("admin:models_app_modelconfig_live", args=[model.pk]),
         "panel_model": model,
         "panel_state": state_badge(model_state(model, replicas)),
         "panel_why": why_not(model),
-        "panel_ready": ready,
-        "panel_wanted": model.wanted_replicas,
+        "panel_ready": ready_text(model),
         "panel_replicas": [_row(replica) for replica in replicas],
         "panel_log": _log(replicas),
         "panel_need": _need(model, replicas),

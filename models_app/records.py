@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import Any
 
@@ -24,6 +25,7 @@ class ReplicaRow:
         self.id = replica_id
         self.state = State.PENDING
         self._unsaved: dict[str, Any] = {}
+        self._writing = asyncio.Lock()  # the runner writes and the supervisor flushes
 
     async def set_state(self, state: State, **fields: Any) -> bool:
         if state is not self.state or "state" in self._unsaved:
@@ -37,17 +39,15 @@ class ReplicaRow:
         return await self.flush()
 
     async def flush(self) -> bool:
-        if not self._unsaved:
-            return True
-        fields = dict(self._unsaved)
-        try:
-            await _update(self.id, fields)
-        except DatabaseError as error:
-            logger.warning("replica %d could not be recorded: %s", self.id, error)
-            return False
-        for name, value in fields.items():
-            if self._unsaved.get(name) is value:
-                del self._unsaved[name]
+        async with self._writing:
+            fields, self._unsaved = self._unsaved, {}
+            try:
+                if fields:
+                    await _update(self.id, fields)
+            except DatabaseError as error:
+                self._unsaved = {**fields, **self._unsaved}
+                logger.warning("replica %d could not be recorded: %s", self.id, error)
+                return False
         return True
 
 

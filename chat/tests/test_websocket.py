@@ -280,7 +280,9 @@ async def test_the_text_is_in_the_database_while_it_is_written(alice, engine, op
     assert (message.state, message.text) == ("running", "so far")
 
 
-async def test_an_answer_of_another_process_is_followed_and_stopped_through_the_database(alice, engine, open_tab, monkeypatch):
+async def test_an_answer_of_another_process_is_followed_and_stopped_through_the_database(
+    alice, engine, open_tab, monkeypatch
+):
     monkeypatch.setattr("chat.recordings.LOOK_EVERY", 0.02)
 
     def begin():
@@ -349,7 +351,7 @@ async def test_an_engine_that_dies_in_the_middle_leaves_text_and_an_error(alice,
 async def test_an_endless_answer_is_ended(alice, engine, open_tab, monkeypatch):
     monkeypatch.setattr(generation, "LONGEST_ANSWER", 1000)
     tab = await open_tab(alice)
-    accepted, script = await ask(tab, engine)
+    _accepted, script = await ask(tab, engine)
     script.say(*words("word " * 500))
     done = await tab.hear_until("done")
     assert (done["state"], done["finish_reason"]) == ("stopped", "length")
@@ -434,7 +436,9 @@ async def test_who_does_not_log_in_is_cut_off(engine, open_tab, monkeypatch):
 
 
 @pytest.mark.parametrize("blocked", [True, False])
-async def test_a_blocked_or_logged_out_user_is_cut_off_while_only_listening(alice, engine, open_tab, monkeypatch, blocked):
+async def test_a_blocked_or_logged_out_user_is_cut_off_while_only_listening(
+    alice, engine, open_tab, monkeypatch, blocked
+):
     monkeypatch.setattr(consumers, "AUTHENTICATE_WITHIN", 0.05)
     monkeypatch.setattr(consumers, "LOOK_AGAIN_EVERY", 0.05)
     monkeypatch.setattr(callers, "STATE_SECONDS", 0.0)

@@ -19,7 +19,7 @@ from cluster.system import system_figures
 from llmplatform.console import chart, traffic, verdict
 from llmplatform.console.runtime import gateway_now, supervisor_alive
 from llmplatform.lib.console import formats
-from models_app.admin_views import state_badge, why_not
+from models_app.admin_views import ready_text, state_badge, why_not
 from models_app.models import ModelConfig
 from models_app.selectors import model_state
 from models_app.states import COMING, State
@@ -152,8 +152,7 @@ def _model_rows(models: list[ModelConfig]) -> list[dict[str, Any]]:
                 "name": model.name,
                 "url": reverse("admin:models_app_modelconfig_change", args=[model.pk]),
                 "state": state_badge(model_state(model, replicas)),
-                "ready": sum(replica.state == State.READY for replica in replicas),
-                "wanted": model.wanted_replicas,
+                "ready": ready_text(model),
                 "why": why_not(model),
             }
         )

@@ -52,7 +52,7 @@ def read_env_file(path: Path) -> EnvFile:
         return EnvFile(path, {})
     values: dict[str, str] = {}
     try:
-        with path.open(encoding="utf-8") as stream:
+        with path.open(encoding="utf-8-sig") as stream:
             for binding in parse_stream(stream):
                 if binding.error:
                     line = binding.original.line + _leading_newlines(binding.original.string)

@@ -28,7 +28,7 @@ def parse(url: str, home: Path) -> dict[str, Any]:
     Raises ConfigurationError for a URL that is not understood.
     """
     scheme, _separator, rest = url.partition("://")
-    if scheme in {"sqlite", "sqlite3"}:
+    if scheme in {"sqlite", "sqlite3"} and rest.strip("/"):
         # Three slashes are the usual form of a relative path, four of an absolute one; the guide's own form has two.
         path = rest[1:] if rest.startswith("/") and len(rest) > 1 else rest
         return {
@@ -37,6 +37,8 @@ def parse(url: str, home: Path) -> dict[str, Any]:
             "OPTIONS": dict(SQLITE_OPTIONS),
         }
     try:
+        if not rest.strip("/"):
+            raise ValueError(url)
         parsed = dict(dj_database_url.parse(url, conn_max_age=60, conn_health_checks=True))
     except (ValueError, KeyError) as error:
         raise ConfigurationError(

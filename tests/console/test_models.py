@@ -50,6 +50,8 @@ def test_changing_and_deleting_keep_the_config_file_in_step(as_operator: Client,
     made.refresh_from_db()
     assert (made.name, made.temperature) == ("tiny", 0.1)
     assert written(settings)["tiny"]["temperature"] == 0.1
+    make_replica(made, "ready")
+    assert "tiny/1" in as_operator.get(f"{MODELS}{made.pk}/delete/").content.decode()
     as_operator.post(f"{MODELS}{made.pk}/delete/", {"post": "yes"})
     assert not ModelConfig.objects.exists()
     assert written(settings) == {}
@@ -109,6 +111,14 @@ def test_bulk_actions(as_operator: Client):
     assert set(ModelConfig.objects.values_list("restart_number", flat=True)) == {1}
 
 
+def test_several_are_deleted_at_once(as_operator: Client, settings):
+    models = [make_model(name) for name in ("a", "b")]
+    data = {"action": "delete_selected", "_selected_action": [model.pk for model in models]}
+    as_operator.post(MODELS, {**data, "post": "yes"})
+    assert not ModelConfig.objects.exists()
+    assert written(settings) == {}
+
+
 def test_users_cannot_act(client: Client, user):
     client.force_login(user)
     model = make_model("tiny")
@@ -141,7 +151,7 @@ def test_the_detail_shows_replicas_reason_and_log(as_operator: Client, settings)
     log.parent.mkdir(parents=True)
     log.write_text("one\n<b>error</b>: no such file\n", encoding="utf-8")
     page = as_operator.get(f"{MODELS}{model.pk}/change/").content.decode()
-    assert "1 of 2 replicas ready" in page
+    assert "replicas ready: 1 of 2" in page
     assert "&lt;b&gt;error&lt;/b&gt;: no such file" in page
     assert "tiny/2" in as_operator.get(f"{MODELS}{model.pk}/live/").content.decode()
     assert as_operator.get(f"{MODELS}999/live/").status_code == 404

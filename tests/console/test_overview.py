@@ -6,8 +6,9 @@ from datetime import UTC, datetime, timedelta
 from time import perf_counter
 
 import pytest
+from django.core.cache import cache
+from django.db import connection
 from django.test import Client
-from django.utils import timezone
 
 from accounts.models import UsageRecord, User
 from llmplatform.console import chart, runtime, traffic
@@ -116,14 +117,33 @@ def test_the_supervisor_is_known_by_its_process(settings, monkeypatch, tmp_path)
     assert runtime.supervisor_alive() is False
 
 
-def test_large_tables_stay_quick(as_administrator: Client, user: User):
-    make_usage(100_000, user)
-    for path in (
-        "/admin/accounts/usagerecord/",
-        "/admin/accounts/usagerecord/?model=tiny",
-        "/admin/accounts/usagerecord/?q=ben",
-    ):
+def fill_usage_table(user: User, count: int) -> None:
+    """One record a second, made by the database itself: 100,000 objects would take longer than the test."""
+    make_usage(1, user)
+    columns = [
+        field.column for field in UsageRecord._meta.fields if field.column not in {"id", "request_id", "created_at"}
+    ]
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"INSERT INTO accounts_usagerecord (request_id, created_at, {', '.join(columns)}) "
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < %s) "
+            f"SELECT 'many-' || i, datetime('now', '-' || i || ' seconds'), {', '.join(columns)} FROM accounts_usagerecord, n",
+            [count],
+        )
+
+
+USAGE = "/admin/accounts/usagerecord/"
+
+
+@pytest.mark.parametrize(
+    "path", ["/admin/", USAGE, f"{USAGE}?model=tiny", f"{USAGE}?q=ben", f"{USAGE}?outcome__exact=failed"]
+)
+def test_large_tables_stay_quick(as_administrator: Client, user: User, path: str):
+    fill_usage_table(user, 100_000)
+    times = []
+    for _attempt in range(3):
+        cache.clear()
         began = perf_counter()
         assert as_administrator.get(path).status_code == 200
-        assert perf_counter() - began < 1.0, path  # 0.3 s on an idle machine, room for a busy one
-    assert timezone.now()
+        times.append(perf_counter() - began)
+    assert min(times) < 1.0  # 0.1 s on an idle machine; room for one that is busy with other tests

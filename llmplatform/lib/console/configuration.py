@@ -32,7 +32,7 @@ NAVIGATION: list[dict[str, Any]] = [
         ],
     },
     {
-        "title": _("Use and money"),
+        "title": _("Usage and balances"),
         "items": [
             _item(_("Usage"), "bar_chart", "admin:accounts_usagerecord_changelist"),
             _item(_("Balances"), "account_balance_wallet", "admin:accounts_wallet_changelist", ADMINISTRATORS),

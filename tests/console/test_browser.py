@@ -1,0 +1,206 @@
+"""The console in a real Chromium, against a real Daphne with collected static files."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.request import urlopen
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+
+from tests.browser.chromium import launch
+
+ROOT = Path(__file__).resolve().parents[2]
+FIRST_LOAD_BYTES = 260 * 1024
+PAGES = [
+    "/admin/",
+    "/admin/models_app/modelconfig/",
+    "/admin/models_app/modelconfig/1/change/",
+    "/admin/models_app/modelconfig/add/",
+    "/admin/models_app/replica/",
+    "/admin/cluster/node/",
+    "/admin/accounts/usagerecord/",
+    "/admin/accounts/user/",
+    "/admin/accounts/user/1/change/",
+    "/admin/accounts/user/add/",
+    "/admin/accounts/user/1/password/",
+    "/admin/accounts/wallet/",
+    "/admin/accounts/ledgerentry/",
+]
+SEED = """
+from django.test import Client
+from accounts import quota
+from accounts.models import User
+from models_app.models import ModelConfig
+from tests.console.conftest import make_replica, make_usage
+ada = User.objects.create(username="ada", email="ada@example.com", is_staff=True, is_superuser=True)
+quota.open_wallet(ada)
+make_replica(ModelConfig.objects.create(name="tiny", file="tiny.gguf"), "ready")
+make_usage(60, ada)
+client = Client()
+client.force_login(ada)
+print("session=" + client.cookies["sessionid"].value)
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_until_it_answers(url: str, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            with urlopen(f"{url}/healthz", timeout=5):
+                return
+        except OSError:
+            time.sleep(0.1)
+    raise AssertionError("the web server did not start")
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory) -> Iterator[tuple[str, str]]:
+    """Address and session cookie of an administrator."""
+    home = tmp_path_factory.mktemp("home")
+    (home / ".env").write_text(
+        f"JWT_SECRET={'j' * 40}\nSECRET_KEY={'s' * 50}\nALLOWED_HOSTS=127.0.0.1,testserver\n", encoding="utf-8"
+    )
+    environ = {**os.environ, "LLM_HOME": str(home), "DJANGO_SETTINGS_MODULE": "llmplatform.settings"}
+    environ.pop("LLM_PROCESS", None)
+
+    def manage(*arguments: str) -> str:
+        command = [sys.executable, "manage.py", *arguments]
+        return subprocess.run(command, cwd=ROOT, env=environ, check=True, capture_output=True, text=True).stdout
+
+    manage("migrate", "--verbosity=0")
+    manage("collectstatic", "--noinput", "--verbosity=0")
+    found = re.search(r"session=(\w+)", manage("shell", "--verbosity=0", "-c", SEED))
+    assert found is not None
+    port = free_port()
+    command = [sys.executable, "-m", "daphne", "-b", "127.0.0.1", "-p", str(port), "llmplatform.asgi:application"]
+    process = subprocess.Popen(command, cwd=ROOT, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_until_it_answers(f"http://127.0.0.1:{port}", process)
+        yield f"http://127.0.0.1:{port}", found[1]
+    finally:
+        process.terminate()
+        process.wait(timeout=15)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        chromium = launch(playwright)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def context(service, browser: Browser) -> Iterator[BrowserContext]:
+    address, session = service
+    made = browser.new_context(base_url=address, viewport={"width": 1280, "height": 900}, locale="en")
+    made.add_cookies([{"name": "sessionid", "value": session, "url": address}])
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def page(context: BrowserContext) -> Page:
+    return context.new_page()
+
+
+def loaded(page: Page, path: str) -> None:
+    page.goto(path)
+    page.wait_for_load_state("networkidle")
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("width", [1440, 390])
+def test_pages_work_under_the_content_policy_and_ask_nobody_else(page: Page, service, width: int):
+    problems: list[str] = []
+    hosts: set[str] = set()
+    page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("request", lambda request: hosts.add("/".join(request.url.split("/")[:3])))
+    page.set_viewport_size({"width": width, "height": 844})
+    for path in PAGES:
+        loaded(page, path)
+        assert problems == [], path
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, f"{path} is wider than the screen"
+        # An icon that the font lacks would show its name instead.
+        wide = "[...document.querySelectorAll('.material-symbols-outlined')].filter(e => e.offsetWidth > 80).length"
+        assert page.evaluate(wide) == 0, path
+    assert hosts == {service[0]}
+
+
+@pytest.mark.e2e
+def test_first_load_is_light_and_the_second_fetches_no_asset(page: Page):
+    client = page.context.new_cdp_session(page)
+    client.send("Network.enable")
+    addresses: dict[str, str] = {}
+    transferred: list[tuple[str, int]] = []
+    client.on(
+        "Network.responseReceived", lambda event: addresses.update({event["requestId"]: event["response"]["url"]})
+    )
+    client.on(
+        "Network.loadingFinished",
+        lambda event: transferred.append((addresses.get(event["requestId"], ""), event["encodedDataLength"])),
+    )
+    loaded(page, "/admin/")
+    assert sum(size for _address, size in transferred) <= FIRST_LOAD_BYTES, sorted(transferred, key=lambda one: -one[1])
+    transferred.clear()
+    loaded(page, "/admin/")
+    assert [address for address, size in transferred if "/static/" in address and size] == []
+
+
+@pytest.mark.e2e
+def test_top_up_through_the_dialog(page: Page):
+    loaded(page, "/admin/accounts/user/1/change/")
+    page.get_by_role("link", name="Top up").click()
+    page.locator("#dialog input[name=credits]").fill("12.5")
+    page.locator("#dialog button[type=submit]").click()
+    expect(page.get_by_text("12.50 credits added for ada.")).to_be_visible()
+
+
+@pytest.mark.e2e
+def test_the_model_list_follows_what_happens_elsewhere(page: Page, context: BrowserContext):
+    loaded(page, "/admin/models_app/modelconfig/")
+    expect(page.get_by_text("1 of 1")).to_be_visible()
+    elsewhere = context.new_page()
+    loaded(elsewhere, "/admin/models_app/modelconfig/1/change/")
+    elsewhere.get_by_role("link", name="Stop").click()
+    elsewhere.locator("#dialog button[type=submit]").click()
+    expect(elsewhere.get_by_text("tiny: will be stopped.")).to_be_visible()
+    elsewhere.close()
+    page.bring_to_front()
+    expect(page.get_by_text("1, being stopped")).to_be_visible(timeout=15000)
+
+
+@pytest.mark.e2e
+def test_dark_is_one_choice_with_the_other_pages(page: Page):
+    loaded(page, "/admin/")
+    page.get_by_text("ada@example.com").click()
+    page.locator("a:visible", has_text="Dark").click()
+    expect(page.locator("html")).to_have_class(re.compile("dark"))
+    loaded(page, "/admin/cluster/node/")
+    expect(page.locator("html")).to_have_class(re.compile("dark"))
+    loaded(page, "/account")
+    expect(page.locator("html")).to_have_attribute("data-theme", "dark")
+
+
+@pytest.mark.e2e
+def test_the_language_can_be_switched(page: Page):
+    loaded(page, "/admin/cluster/node/")
+    page.get_by_text("ada@example.com").click()
+    page.get_by_role("button", name="简体中文").click()
+    expect(page.locator("html")).to_have_attribute("lang", "zh-hans")
+    assert page.url.endswith("/admin/cluster/node/")
