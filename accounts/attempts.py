@@ -1,4 +1,5 @@
-"""How often one address may try something that invites guessing: so many times a minute, counted in the cache.
+"""How often one address may try something that invites guessing: so many times in the minute that its first attempt begins,
+counted in the cache.
 
 An attempt is counted before it is made, so that a thousand at once do not slip through, and a good one is given back: people
 behind one proxy address can all log in.
@@ -7,6 +8,7 @@ behind one proxy address can all log in.
 from __future__ import annotations
 
 import ipaddress
+import math
 import time
 
 from django.core.cache import cache
@@ -24,24 +26,27 @@ class TooManyAttempts(Exception):
 def count(what: str, address: str) -> None:
     """Raises TooManyAttempts when this address has used up its attempts for now."""
     key = _key(what, address)
-    cache.add(key, 0, timeout=2 * WINDOW_SECONDS)
+    now = time.time()
+    if cache.add(key, 0, timeout=WINDOW_SECONDS):
+        cache.set(f"{key}:until", now + WINDOW_SECONDS, timeout=WINDOW_SECONDS)
     try:
         made = cache.incr(key)
-    except ValueError:  # the cache was full and has just dropped it
+    except ValueError:  # the minute has just ended
         return
     if made > PER_WINDOW:
-        raise TooManyAttempts(WINDOW_SECONDS - int(time.time()) % WINDOW_SECONDS)
+        left = cache.get(f"{key}:until", now) - now
+        raise TooManyAttempts(min(WINDOW_SECONDS, max(1, math.ceil(left))))
 
 
 def give_back(what: str, address: str) -> None:
     try:
         cache.decr(_key(what, address))
-    except ValueError:  # a new minute has begun
+    except ValueError:  # the minute has ended
         return
 
 
 def _key(what: str, address: str) -> str:
-    return f"attempts:{what}:{_network(address)}:{int(time.time()) // WINDOW_SECONDS}"
+    return f"attempts:{what}:{_network(address)}"
 
 
 def _network(address: str) -> str:

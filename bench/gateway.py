@@ -1,6 +1,6 @@
 """What the gateway costs: requests per second and added time to first byte, beside nginx and LiteLLM on one upstream.
 
-    python bench/gateway.py [--seconds 5] [--runs 1] [--litellm PATH-OF-ITS-VENV] [--server "COMMAND with {port}"] [--only direct,ours]
+    python bench/gateway.py [--seconds 5] [--litellm PATH-OF-ITS-VENV] [--server "ARGUMENTS TO PYTHON"] [--only direct,ours]
 
 One run measures each way to the same stand-in upstream: direct, through nginx (as a streaming proxy, if installed), through
 us (a real web server process with sign-in, hold, fair queue, settlement and usage record on SQLite), and through LiteLLM's
@@ -145,6 +145,7 @@ def through_us(folder: Path, upstream: int, server: str) -> Iterator[Way]:
     setup = SETUP.format(money=MONEY, model=MODEL, upstream=upstream)
     told = subprocess.run([sys.executable, "-c", setup], capture_output=True, text=True, **run)  # type: ignore[call-overload]
     way.token = told.stdout.split()[-1]
+    env |= {"SERVER_PORT": str(way.port), "SERVER_HOST": "127.0.0.1"}
     command = [part.format(port=way.port) for part in server.split()]
     with process([sys.executable, *command], folder / "ours.log", env):
         yield way
@@ -289,7 +290,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=int, default=5, help="per measurement")
     parser.add_argument("--litellm", type=Path, help="folder of a virtual environment with litellm[proxy]")
-    parser.add_argument("--server", default="-m daphne -b 127.0.0.1 -p {port} llmplatform.asgi:application")
+    parser.add_argument("--server", default="manage.py web", help="arguments to Python; {port} is filled in")
     parser.add_argument("--only", default="direct,nginx,ours,litellm", help="which ways, with commas between")
     options = parser.parse_args()
     wanted = options.only.split(",")

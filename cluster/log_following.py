@@ -1,7 +1,8 @@
 """``follow=1``: a log as server-sent events, for as long as the client stays.
 
-No thread waits for a client: an asynchronous iterator looks twice a second, and the look itself is one short read in
-the shared pool. The number of followers is bounded, and so is the time one may stay; browsers reconnect by themselves.
+No thread works for a client: an asynchronous iterator looks twice a second, and the look itself is one short read in
+the shared pool. (Django keeps the request's own thread, idle, until the answer ends; nobody else waits for that one.)
+The number of followers is bounded, and so is the time one may stay; browsers reconnect by themselves.
 """
 
 from __future__ import annotations

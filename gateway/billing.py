@@ -58,7 +58,13 @@ class Billing:
         loop = asyncio.get_running_loop()
         waiting = _WaitingHold(request, loop.create_future(), loop)
         self._hand_in(self._holds, waiting)
-        result = await waiting.future
+        try:
+            result = await waiting.future
+        except asyncio.CancelledError:
+            # The money may have been held in the very moment in which the client left.
+            if waiting.future.done() and not waiting.future.cancelled():
+                self._give_back(waiting, waiting.future.result())
+            raise
         if isinstance(result, Held):
             return result
         if isinstance(result, InsufficientQuota):
@@ -131,8 +137,12 @@ class Billing:
         for waiting, result in answered:
             if not waiting.future.done():
                 waiting.future.set_result(result)
-            elif isinstance(result, Held) and result.amount:
-                self._hand_in(self._unclaimed, waiting.request.request_id)
+            else:
+                self._give_back(waiting, result)
+
+    def _give_back(self, waiting: _WaitingHold, result: HoldResult) -> None:
+        if isinstance(result, Held) and result.amount:
+            self._hand_in(self._unclaimed, waiting.request.request_id)
 
 
 def _take(line: deque[Item]) -> list[Item]:

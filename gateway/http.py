@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from functools import lru_cache
+from time import monotonic
 from typing import Any
 
 from django.conf import settings
@@ -57,7 +58,7 @@ class Incoming:
         token = self._token()
         try:
             if token is not None:
-                return await caller_from_bearer(token)
+                return await _caller_of_token(token)
             if self.scope["path"].startswith(REST_PREFIX):
                 secure = self.scope.get("scheme") == "https"
                 caller = await caller_from_session(self.scope["headers"], self.scope["method"], secure=secure)
@@ -135,6 +136,25 @@ class Incoming:
             except LookupError:
                 continue
         return settings.LANGUAGE_CODE
+
+
+# A token seen a moment ago is known without checking its signature again. Adds to the seconds for which accounts.callers
+# remembers a user's state; both together stay below the five within which a revocation must be seen.
+_TOKEN_SECONDS = 1.0
+_TOKENS_KEPT = 5000
+_known_tokens: dict[str, tuple[float, Caller]] = {}
+
+
+async def _caller_of_token(token: str) -> Caller:
+    known = _known_tokens.get(token)
+    if known is not None and monotonic() - known[0] < _TOKEN_SECONDS:
+        return known[1]
+    _known_tokens.pop(token, None)
+    caller = await caller_from_bearer(token)
+    if len(_known_tokens) >= _TOKENS_KEPT:
+        _known_tokens.clear()
+    _known_tokens[token] = (monotonic(), caller)
+    return caller
 
 
 @lru_cache(maxsize=1000)

@@ -23,8 +23,8 @@ from django.utils import timezone
 
 from accounts.callers import Caller
 from accounts.models import UsageRecord, new_request_id
-from accounts.quota import HoldRequest, Settlement, UsageFigures
-from gateway import bodies, counting, errors, metrics, upstream
+from accounts.quota import Held, HoldRequest, Settlement, UsageFigures
+from gateway import bodies, counting, errors, metrics, stats, upstream
 from gateway.billing import billing
 from gateway.bodies import Plan
 from gateway.endpoints import ENDPOINTS, Endpoint
@@ -125,9 +125,10 @@ class Exchange:
 
     # -- the way ---------------------------------------------------------------------------------------------------------
     async def run(self) -> Answer:
-        await self._hold()
-        metrics.UNDER_WAY.inc()
+        held = await self._hold()
+        stats.begun()
         try:
+            self._set_limit(held)
             return await self._serve()
         except GatewayError as error:
             self.settle(Outcome.FAILED if error.status >= 500 else Outcome.REFUSED, error.status, NOTHING)
@@ -139,7 +140,7 @@ class Exchange:
             self.settle(Outcome.FAILED, 500, NOTHING)
             raise
 
-    async def _hold(self) -> None:
+    async def _hold(self) -> Held:
         view, plan = self.pool.view, self.plan
         bound, longest = plan.prompt_bound, view.max_tokens
         if view.context_length:
@@ -151,12 +152,14 @@ class Exchange:
         wanted = HoldRequest(
             self.request.request_id, self.request.caller.wallet_id, view.name, bound, longest * plan.answers
         )
-        held = await billing.hold(wanted)
-        self._limit = held.max_tokens // plan.answers
-        if longest and not self._limit:
-            self.settle(Outcome.REFUSED, 429, NOTHING)
+        return await billing.hold(wanted)
+
+    def _set_limit(self, held: Held) -> None:
+        """The longest single answer that was paid for goes into the body."""
+        self._limit = held.max_tokens // self.plan.answers
+        if self.endpoint.generates and not self._limit:
             raise errors.insufficient_quota()
-        self._raw = bodies.with_limit(self.endpoint, self.request.body, self.request.raw, plan, self._limit)
+        self._raw = bodies.with_limit(self.endpoint, self.request.body, self.request.raw, self.plan, self._limit)
 
     async def _serve(self) -> Answer:
         failed: frozenset[int] = frozenset()
@@ -254,7 +257,7 @@ class Exchange:
             created_at=self._arrived_at,
         )
         billing.settle(Settlement(self.request.request_id, self.request.caller.wallet_id, figures))
-        metrics.UNDER_WAY.dec()
+        stats.ended(count.completion)
         metrics.observe(figures)
 
     def _speed(self, count: TokenCount, now: float) -> float | None:

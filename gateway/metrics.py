@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import Counter, Histogram
 
 from accounts.quota import UsageFigures
 
@@ -18,10 +18,6 @@ PROMPT_TOKENS = Counter("llm_prompt_tokens", "Tokens of prompts", ["model"])
 CACHED_TOKENS = Counter("llm_cached_prompt_tokens", "Tokens of prompts that a replica remembered", ["model"])
 COMPLETION_TOKENS = Counter("llm_completion_tokens", "Tokens of answers", ["model"])
 RETRIES = Counter("llm_retries", "Requests sent to another replica before the first byte", ["model"])
-UNDER_WAY = Gauge("llm_requests_under_way", "Requests that have a slot or wait for one")
-QUEUED = Gauge("llm_requests_queued", "Requests that wait for a slot", ["model"])
-BUSY_SLOTS = Gauge("llm_slots_busy", "Slots in use", ["model", "replica"])
-SLOTS = Gauge("llm_slots", "Slots there are", ["model", "replica"])
 
 
 def observe(usage: UsageFigures) -> None:

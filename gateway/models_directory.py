@@ -100,5 +100,5 @@ def directory() -> ModelsDirectory:
 
 
 def all_pools() -> list[ModelPool]:
-    """The pools of this process, for figures. Any thread may look."""
+    """Of every loop in this process; for showing, from any thread."""
     return [pool for found in list(_directories.values()) for pool in list(found.pools.values())]

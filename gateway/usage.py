@@ -8,6 +8,8 @@ from typing import Any
 
 # The figures stand in the last event; behind it come a terminator and, for "responses", at most what fits in here.
 TAIL_BYTES = 16 * 1024
+HEAD_BYTES = 1024
+TIMINGS, USAGE = b'"timings":', b'"usage":'
 TELLING_PROMPT = 16  # tokens
 _decoder = json.JSONDecoder()
 
@@ -26,14 +28,13 @@ def read_figures(data: bytes) -> TokenCount | None:
 
     The markers cannot come from the text of an answer: inside a JSON string their quotes would be escaped.
     """
-    if (timings := _object_after(data, b'"timings":')) is not None:
+    if (timings := _object_at(data, data.rfind(TIMINGS), TIMINGS)) is not None:
         return _from_timings(timings)
-    usage = _object_after(data, b'"usage":')
+    usage = _object_at(data, data.rfind(USAGE), USAGE)
     return _from_usage(usage) if usage is not None else None
 
 
-def _object_after(data: bytes, marker: bytes) -> dict[str, Any] | None:
-    at = data.rfind(marker)
+def _object_at(data: bytes, at: int, marker: bytes) -> dict[str, Any] | None:
     if at < 0:
         return None
     try:
@@ -92,16 +93,17 @@ class StreamMeter:
     def feed(self, chunk: bytes) -> None:
         # Raw newlines never stand inside JSON, so text that reads like an event is not counted.
         self.events += chunk.count(b"\ndata: ") + chunk.startswith(b"data: ")
-        if not self._first:
-            self._first = chunk[:TAIL_BYTES]
+        if len(self._first) < HEAD_BYTES:
+            self._first += chunk[:HEAD_BYTES]
         self._tail = chunk[-TAIL_BYTES:] if len(chunk) >= TAIL_BYTES else (self._tail + chunk)[-TAIL_BYTES:]
 
     def figures(self) -> TokenCount | None:
         """The engine's figures; with Anthropic's protocol the prompt's stand in the first event."""
         last = read_figures(self._tail)
         if last is not None and not last.prompt:
-            first = read_figures(self._first)
-            if first is not None:
+            begun = _object_at(self._first, self._first.find(USAGE), USAGE)
+            if begun is not None:
+                first = _from_usage(begun)
                 last.prompt, last.cached = first.prompt, first.cached
         return last
 

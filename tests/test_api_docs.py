@@ -2,17 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import yaml
@@ -20,8 +11,7 @@ from django.core.management import call_command
 from django.urls import URLPattern, URLResolver, get_resolver
 from playwright.async_api import async_playwright
 
-ROOT = Path(__file__).resolve().parent.parent
-CHROMIUM_FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+from tests.browser.chromium import launch
 
 
 def api_paths(patterns: list[URLPattern | URLResolver], before: str = "") -> Iterator[str]:
@@ -44,52 +34,16 @@ def test_the_description_is_valid_and_leaves_no_endpoint_out(tmp_path):
             assert operation.get("summary"), f"{method} {path} says nothing"
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory) -> Iterator[str]:
-    home = tmp_path_factory.mktemp("docs-home")
-    environment = {
-        **os.environ,
-        "LLM_HOME": str(home),
-        "DATABASE_URL": "sqlite3://./llm.db",
-        "LLM_CONSOLE_LEVEL": "ERROR",
-    }
-    manage = [sys.executable, str(ROOT / "manage.py")]
-    subprocess.run([*manage, "migrate", "-v0"], env=environment, check=True, cwd=ROOT)
-    subprocess.run([*manage, "collectstatic", "--noinput", "-v0"], env=environment, check=True, cwd=ROOT)
-    with socket.socket() as chosen:
-        chosen.bind(("127.0.0.1", 0))
-        port = chosen.getsockname()[1]
-    daphne = [sys.executable, "-m", "daphne", "-b", "127.0.0.1", "-p", str(port), "llmplatform.asgi:application"]
-    process = subprocess.Popen(daphne, env=environment, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        yield wait_until_it_answers(process, f"http://127.0.0.1:{port}")
-    finally:
-        process.terminate()
-        process.wait(20)
-
-
-def wait_until_it_answers(process: subprocess.Popen[bytes], base: str) -> str:
-    until = time.monotonic() + 60
-    while time.monotonic() < until and process.poll() is None:
-        try:
-            urllib.request.urlopen(f"{base}/api/schema", timeout=5).close()
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.1)
-            continue
-        return base
-    pytest.fail("the web server did not start")
-
-
 @pytest.mark.e2e
-async def test_the_page_shows_operations_and_needs_nothing_from_outside(server):
+async def test_the_page_shows_operations_and_needs_nothing_from_outside(service):
     asked, complaints = [], []
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=shutil.which("chromium"), args=CHROMIUM_FLAGS)
+        browser = await launch(playwright)
         page = await browser.new_page()
         page.on("request", lambda request: asked.append(request.url))
         page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: complaints.append(str(error)))
-        await page.goto(f"{server}/api/docs")
+        await page.goto(f"{service.base_url}/api/docs")
         operation = page.locator(".opblock", has_text="/api/v1/cluster/stats")
         await operation.wait_for()
         assert await page.locator(".opblock").count() > 20
@@ -100,5 +54,5 @@ async def test_the_page_shows_operations_and_needs_nothing_from_outside(server):
         await status.wait_for()
         assert "401" in await status.inner_text()  # nobody is logged in; the call itself goes through
         await browser.close()
-    assert [url for url in asked if not url.startswith((server, "data:", "blob:"))] == []
+    assert [url for url in asked if not url.startswith((service.base_url, "data:", "blob:"))] == []
     assert [text for text in complaints if "401" not in text] == []

@@ -114,7 +114,17 @@ def test_every_endpoint_has_a_row() -> None:
     assert set(rows) - endpoints() == set(), "these rows are for endpoints that do not exist"
 
 
+@pytest.fixture
+def _names_of_static_files(settings: Any) -> None:
+    """As they are in the source: pages can be drawn without collecting the files first."""
+    settings.STORAGES = {
+        **settings.STORAGES,
+        "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
+    }
+
+
 @pytest.mark.django_db
+@pytest.mark.usefixtures("_names_of_static_files")
 @pytest.mark.parametrize("role", ROLES)
 @pytest.mark.parametrize("row", [Row(*row) for row in ROWS], ids=lambda row: f"{row.method} {row.path}")
 def test_each_role(row: Row, role: str) -> None:

@@ -1,7 +1,7 @@
 """A process of the race test: several threads that hold, settle, settle again and release on the same wallets.
 
-``python -m accounts.tests.race_worker COMMAND [ARGUMENTS]`` with LLM_HOME and DATABASE_URL in the environment; answers with
-one line of JSON.
+``python -m accounts.tests.race_worker`` with LLM_HOME and DATABASE_URL in the environment. Each line it reads is a command with
+its arguments as a JSON list; each gets one line of JSON.
 """
 
 from __future__ import annotations
@@ -11,12 +11,14 @@ import random
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import django
 
 django.setup()
 
+from django.core.management import call_command  # noqa: E402
 from django.db import connection  # noqa: E402
 
 from accounts import quota, services  # noqa: E402
@@ -112,11 +114,8 @@ def settlement(request_id: str, wallet_id: int, answer: int = 4) -> Settlement:
     return Settlement(request_id, wallet_id, usage)
 
 
-def hold_and_wait(wallet_id: int, name: str) -> None:
-    """Until the test kills this process."""
-    quota.hold_many([HoldRequest(f"{name}-{number}", wallet_id, "m", 3, 5) for number in range(7)])
-    answer("holding")
-    sys.stdin.read()
+def hold(wallet_id: int, name: str, count: int) -> None:
+    quota.hold_many([HoldRequest(f"{name}-{number}", wallet_id, "m", 3, 5) for number in range(count)])
 
 
 def state() -> dict[str, Any]:
@@ -129,20 +128,19 @@ def state() -> dict[str, Any]:
     }
 
 
-def answer(value: Any) -> None:
-    sys.stdout.write(json.dumps(value) + "\n")
-    sys.stdout.flush()
-
-
 COMMANDS = {
+    "migrate": partial(call_command, "migrate", verbosity=0),
     "make_wallets": make_wallets,
     "grab": grab,
     "mix": mix,
     "same_request": same_request,
-    "hold_and_wait": hold_and_wait,
+    "hold": hold,
     "release_dead_holds": quota.release_dead_holds,
     "state": state,
 }
 
 if __name__ == "__main__":
-    answer(COMMANDS[sys.argv[1]](*map(json.loads, sys.argv[2:])))
+    for line in sys.stdin:
+        command, *arguments = json.loads(line)
+        sys.stdout.write(json.dumps(COMMANDS[command](*arguments)) + "\n")
+        sys.stdout.flush()

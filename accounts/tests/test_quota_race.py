@@ -34,8 +34,8 @@ DATABASES = ["sqlite", "postgresql"] if POSTGRES else ["sqlite"]
 pytestmark = pytest.mark.e2e
 
 
-class Service:
-    """Processes of this project on one database."""
+class Workers:
+    """Processes of this project on one database, each waiting for commands."""
 
     def __init__(self, home: Path, database_url: str) -> None:
         self.environment = {
@@ -46,43 +46,68 @@ class Service:
             "TOKEN_RATE": "0.001",
             "DEFAULT_TOKENS": "1000",
         }
-        subprocess.run(
-            [sys.executable, "manage.py", "migrate", "-v0"], cwd=ROOT, env=self.environment, check=True, timeout=120
-        )
+        self.running: list[subprocess.Popen[str]] = []
+        self.start()
+        self.ask("migrate")
+        for _number in range(PROCESSES - 1):
+            self.start()
 
-    def start(self, command: str, *arguments: Any) -> subprocess.Popen[str]:
-        argv = [sys.executable, "-m", "accounts.tests.race_worker", command, *map(json.dumps, arguments)]
-        return subprocess.Popen(
+    def start(self) -> subprocess.Popen[str]:
+        argv = [sys.executable, "-m", "accounts.tests.race_worker"]
+        process = subprocess.Popen(
             argv, cwd=ROOT, env=self.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
+        self.running.append(process)
+        return process
 
-    def ask(self, command: str, *arguments: Any) -> Any:
-        return result_of(self.start(command, *arguments))
+    def ask(self, *command: Any) -> Any:
+        return result_of(tell(self.running[0], *command))
 
-    def together(self, arguments_of: Callable[[int], tuple[Any, ...]]) -> list[Any]:
-        running = [self.start(*arguments_of(number)) for number in range(PROCESSES)]
-        return [result_of(process) for process in running]
+    def together(self, command_of: Callable[[int], tuple[Any, ...]]) -> list[Any]:
+        told = [tell(process, *command_of(number)) for number, process in enumerate(self.running)]
+        return [result_of(process) for process in told]
+
+    def stop(self) -> None:
+        for process in self.running:
+            process.kill()
+            process.communicate(timeout=30)
+
+
+def tell(process: subprocess.Popen[str], *command: Any) -> subprocess.Popen[str]:
+    assert process.stdin
+    process.stdin.write(json.dumps(command) + "\n")
+    process.stdin.flush()
+    return process
 
 
 def result_of(process: subprocess.Popen[str]) -> Any:
-    output, _errors = process.communicate(timeout=120)
-    assert process.returncode == 0
-    return json.loads(output)
+    assert process.stdout
+    line = process.stdout.readline()
+    assert line, "the process ended; what it said stands above"
+    return json.loads(line)
 
 
 @pytest.fixture(scope="module", params=DATABASES)
-def service(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    home = tmp_path_factory.mktemp("race")
+def database_url(request: pytest.FixtureRequest) -> Iterator[str]:
     if request.param == "sqlite":
-        yield Service(home, "sqlite3://./llm.db")
+        yield "sqlite3://./llm.db"
         return
     with tempfile.TemporaryDirectory(prefix="pg-") as folder:
         port = _free_port()
         _start_postgres(Path(folder), port)
         try:
-            yield Service(home, f"postgres://llm@127.0.0.1:{port}/postgres")
+            yield f"postgres://llm@127.0.0.1:{port}/postgres"
         finally:
             _postgres("pg_ctl", "stop", "-D", f"{folder}/data", "-m", "immediate", "-w")
+
+
+@pytest.fixture(scope="module")
+def workers(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
+    started = Workers(tmp_path_factory.mktemp("race"), database_url)
+    try:
+        yield started
+    finally:
+        started.stop()
 
 
 def _free_port() -> int:
@@ -108,21 +133,21 @@ def _postgres(program: str, *arguments: str) -> None:
     )
 
 
-def test_a_balance_worth_ten_lets_exactly_ten_of_many_through(service: Service) -> None:
-    [wallet] = service.ask("make_wallets", 1, 10)
-    got = service.together(lambda number: ("grab", wallet, f"grab-{number}", 25))
+def test_a_balance_worth_ten_lets_exactly_ten_of_many_through(workers: Workers) -> None:
+    [wallet] = workers.ask("make_wallets", 1, 10)
+    got = workers.together(lambda number: ("grab", wallet, f"grab-{number}", 25))
     assert sum(got) == 10
-    state = service.ask("state")
+    state = workers.ask("state")
     assert state["problems"] == []
     assert state["wallets"][str(wallet)] == [0, 10 * PRICE]
 
 
-def test_a_mix_of_everything_over_shared_wallets_adds_up(service: Service) -> None:
-    wallets = service.ask("make_wallets", 5, 400)
-    before = service.ask("state")
-    results = service.together(lambda number: ("mix", wallets, f"mix-{number}", 7))
+def test_a_mix_of_everything_over_shared_wallets_adds_up(workers: Workers) -> None:
+    wallets = workers.ask("make_wallets", 5, 400)
+    before = workers.ask("state")
+    results = workers.together(lambda number: ("mix", wallets, f"mix-{number}", 7))
     settled, tokens = (sum(column) for column in zip(*results, strict=True))
-    state = service.ask("state")
+    state = workers.ask("state")
     assert state["problems"] == []
     assert settled > 60
     assert state["settled"] - before["settled"] == settled
@@ -130,23 +155,25 @@ def test_a_mix_of_everything_over_shared_wallets_adds_up(service: Service) -> No
     assert left == (5 * 400 - tokens) * PRICE
 
 
-def test_the_same_requests_from_everywhere_are_charged_once(service: Service) -> None:
-    [wallet] = service.ask("make_wallets", 1, 1000)
-    service.together(lambda number: ("same_request", wallet, "same", 20))
-    state = service.ask("state")
+def test_the_same_requests_from_everywhere_are_charged_once(workers: Workers) -> None:
+    [wallet] = workers.ask("make_wallets", 1, 1000)
+    workers.together(lambda number: ("same_request", wallet, "same", 20))
+    state = workers.ask("state")
     assert state["problems"] == []
     assert state["wallets"][str(wallet)] == [1000 * PRICE - 20 * 6 * PRICE, 0]
 
 
-def test_the_holds_of_a_killed_process_come_back(service: Service) -> None:
-    [wallet] = service.ask("make_wallets", 1, 100)
-    process = service.start("hold_and_wait", wallet, "killed")
-    assert process.stdout
-    assert json.loads(process.stdout.readline()) == "holding"
-    assert service.ask("state")["wallets"][str(wallet)] == [(100 - 7 * 8) * PRICE, 7 * 8 * PRICE]
+def test_the_holds_of_a_killed_process_come_back(workers: Workers) -> None:
+    [wallet] = workers.ask("make_wallets", 1, 100)
+    process = workers.start()
+    result_of(tell(process, "hold", wallet, "killed", 7))
+    assert workers.ask("state")["wallets"][str(wallet)] == [(100 - 7 * 8) * PRICE, 7 * 8 * PRICE]
+    workers.ask("release_dead_holds")
+    assert workers.ask("state")["wallets"][str(wallet)][1] == 7 * 8 * PRICE, "it lives: its holds stay"
     process.kill()
-    process.communicate(timeout=30)
-    assert service.ask("release_dead_holds") >= 7
-    state = service.ask("state")
+    process.wait(timeout=30)
+    workers.running.remove(process)
+    assert workers.ask("release_dead_holds") == 7
+    state = workers.ask("state")
     assert state["problems"] == []
     assert state["wallets"][str(wallet)] == [100 * PRICE, 0]

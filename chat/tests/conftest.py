@@ -115,8 +115,9 @@ async def engine(monkeypatch):
     yield fake
     for message in list(generations._running):
         generations.stop(message)
-    while generations._running or (saver._writer and not saver._writer.done()):
-        await asyncio.sleep(0.01)
+    await asyncio.gather(*(task for _generation, task in list(generations._running.values())))
+    if saver._writer:
+        await saver._writer
     live.__init__()
 
 

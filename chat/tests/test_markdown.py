@@ -61,7 +61,7 @@ def test_the_sanitiser_does_not_rely_on_the_parser():
     )
 
 
-@pytest.mark.parametrize("piece", ["[", "*", "![", "a*", "[a](", "`", "> ", "[[a]", "| - |\n", "  - a\n"])
+@pytest.mark.parametrize("piece", ["[", "![", "[a](", "[[a]", "*", "  - a\n"])
 def test_hostile_lengths_take_bounded_time(piece):
     for length in (markdown.LONGEST_MARKDOWN, 1_000_000):
         started = time.thread_time()

@@ -1,0 +1,107 @@
+"""The inference endpoints in the OpenAPI description. They are no DRF views, so they are written down here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.utils.translation import gettext as _
+
+from gateway.app import PREFIXES
+from gateway.endpoints import ENDPOINTS, Endpoint
+from gateway.errors import Protocol
+
+ERROR_STATUSES = ("400", "401", "404", "413", "429", "502", "503")
+_ANY_OBJECT: dict[str, Any] = {"type": "object", "additionalProperties": True}
+
+
+def _json(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"application/json": {"schema": schema}}
+
+
+def _error(protocol: Protocol) -> dict[str, Any]:
+    names = {Protocol.ANTHROPIC: "type message", Protocol.REST: "code message details"}
+    properties: dict[str, Any] = {name: {} for name in names.get(protocol, "message type param code").split()}
+    inner = {"type": "object", "properties": properties}
+    return {"type": "object", "properties": {"error": inner}}
+
+
+def _operation(
+    identity: str, summary: str, protocol: Protocol, body: dict[str, Any] | None = None, *, streams: bool = False
+) -> dict[str, Any]:
+    content = _json(_ANY_OBJECT) | ({"text/event-stream": {"schema": {"type": "string"}}} if streams else {})
+    responses = {"200": {"description": "", "content": content}}
+    responses |= {status: {"description": "", "content": _json(_error(protocol))} for status in ERROR_STATUSES}
+    operation: dict[str, Any] = {
+        "operationId": identity,
+        "summary": summary,
+        "tags": ["inference"],
+        "security": [{"bearer": []}, {"session": []}],
+        "responses": responses,
+    }
+    if body is not None:
+        operation["requestBody"] = {"required": True, "content": _json(body)}
+    return operation
+
+
+def _body(endpoint: Endpoint) -> dict[str, Any]:
+    types: dict[type, dict[str, Any]] = {str: {"type": "string"}, list: {"type": "array", "items": {}}}
+    accepted = [types[kind] for kind in endpoint.required_types]
+    properties: dict[str, Any] = {
+        "model": {"type": "string"},
+        endpoint.required: accepted[0] if len(accepted) == 1 else {"oneOf": accepted},
+    }
+    if endpoint.generates:
+        properties |= {
+            "stream": {"type": "boolean", "default": False},
+            endpoint.limit_fields[0]: {"type": "integer", "minimum": 0},
+            "temperature": {"type": "number"},
+            "top_p": {"type": "number"},
+        }
+    required = ["model", endpoint.required]
+    return {"type": "object", "properties": properties, "required": required, "additionalProperties": True}
+
+
+def _native() -> dict[str, Any]:
+    body = {
+        "type": "object",
+        "required": ["message"],
+        "additionalProperties": False,
+        "properties": {
+            "message": {"type": "string"},
+            "max_tokens": {"type": "integer", "minimum": 1},
+            "temperature": {"type": "number", "minimum": 0, "maximum": 5},
+            "top_p": {"type": "number", "minimum": 0, "maximum": 1},
+            "stream": {"type": "boolean", "default": False},
+            "conversation": {"type": "string"},
+        },
+    }
+    operation = _operation("models_chat", _("Ask a model"), Protocol.REST, body, streams=True)
+    operation["parameters"] = [_in_path("name")]
+    return operation
+
+
+def _in_path(name: str) -> dict[str, Any]:
+    return {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+
+
+def _paths(prefix: str, suffix: str) -> dict[str, Any]:
+    paths: dict[str, Any] = {}
+    for endpoint in ENDPOINTS.values():
+        identity = f"inference_{endpoint.name.replace('.', '_')}{suffix}"
+        summary = _("%(path)s as llama-server has it") % {"path": endpoint.path}
+        operation = _operation(identity, summary, endpoint.protocol, _body(endpoint), streams=endpoint.generates)
+        paths[prefix + endpoint.path] = {"post": operation}
+    paths[f"{prefix}/models"] = {
+        "get": _operation(f"inference_models{suffix}", _("Models there are, in OpenAI's form"), Protocol.OPENAI)
+    }
+    one = _operation(f"inference_model{suffix}", _("One model, in OpenAI's form"), Protocol.OPENAI)
+    paths[f"{prefix}/models/{{id}}"] = {"get": {**one, "parameters": [_in_path("id")]}}
+    return paths
+
+
+def add_inference_paths(result: dict[str, Any], generator: Any, request: Any, public: bool) -> dict[str, Any]:
+    """drf-spectacular's postprocessing hook."""
+    for number, prefix in enumerate(PREFIXES):
+        result["paths"].update(_paths(prefix, "" if not number else "_compatible"))
+    result["paths"]["/api/v1/models/{name}/chat"] = {"post": _native()}
+    return result

@@ -1,0 +1,126 @@
+"""What bodies are taken, and what becomes of them on the way to the engine."""
+
+import json
+
+import pytest
+
+from gateway import bodies
+from gateway.endpoints import ENDPOINTS
+from gateway.errors import GatewayError
+
+CHAT = ENDPOINTS["chat.completions"]
+MESSAGES = [{"role": "user", "content": "hello"}]
+
+
+def chat(**fields) -> dict:
+    return {"model": "m", "messages": MESSAGES, **fields}
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"messages": MESSAGES}, "model"),
+        (chat(model=7), "model"),
+        (chat(model=""), "model"),
+        (chat(messages="hello"), "messages"),
+        (chat(messages=[]), "messages"),
+        (chat(messages=["hello"]), "messages"),
+        (chat(messages=None), "messages"),
+        (chat(stream="yes"), "stream"),
+        (chat(stream=1), "stream"),
+        (chat(max_tokens=-1), "max_tokens"),
+        (chat(max_tokens="10"), "max_tokens"),
+        (chat(max_tokens=1.5), "max_tokens"),
+        (chat(max_tokens=True), "max_tokens"),
+        (chat(max_tokens=2**40), "max_tokens"),
+        (chat(max_completion_tokens=-5), "max_completion_tokens"),
+        (chat(n_predict=-1), "n_predict"),
+        (chat(temperature=float("inf")), "temperature"),
+        (chat(n=0), "n"),
+        (chat(n=1000), "n"),
+        (chat(n_cmpl=9), "n_cmpl"),
+        (chat(n_probs=10**6), "n_probs"),
+        (chat(id_slot=0), "id_slot"),
+        (chat(n_discard=-1), "n_discard"),
+        (chat(lora=[]), "lora"),
+    ],
+)
+def test_what_is_refused_is_named(body: dict, param: str) -> None:
+    with pytest.raises(GatewayError) as caught:
+        bodies.check(CHAT, body)
+    assert (caught.value.status, caught.value.code, caught.value.param) == (400, "invalid_request", param)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"7",
+        b'"x"',
+        b"\xff\xfe{",
+        b'{"a": NaN}',
+        b'{"a": -Infinity}',
+        b"[" * 100_000,
+        b'{"a": ' + b"9" * 5000 + b"}",
+    ],
+)
+def test_what_is_no_json_object_is_refused(raw: bytes) -> None:
+    with pytest.raises(GatewayError) as caught:
+        bodies.parse(raw)
+    assert (caught.value.status, caught.value.code) == (400, "invalid_request")
+
+
+def test_unknown_fields_are_taken() -> None:
+    plan = bodies.check(CHAT, chat(something_new={"a": 1}, stream=True, max_tokens=9))
+    assert (plan.model, plan.stream, plan.asked_tokens, plan.answers) == ("m", True, 9, 1)
+
+
+def sent(limit: int, raw: bytes) -> bytes:
+    body = bodies.parse(raw)
+    return bodies.with_limit(CHAT, body, raw, bodies.check(CHAT, body), limit)
+
+
+def test_bytes_that_need_no_change_are_the_clients_own() -> None:
+    raw = b' {"model":"m" , "messages":[{"role":"user","content":"\\u4f60"}],"max_tokens":5}\n'
+    assert sent(10, raw) is raw
+
+
+def test_a_missing_limit_is_put_in_front_of_the_clients_bytes() -> None:
+    raw = b'  {"model":"m","messages":[{"role":"user","content":"\\u4f60"}]}'
+    assert sent(10, raw) == b'{"max_tokens":10,"model":"m","messages":[{"role":"user","content":"\\u4f60"}]}'
+
+
+@pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens", "n_predict"])
+def test_a_limit_that_cannot_be_paid_is_lowered_under_every_name(name: str) -> None:
+    body = json.loads(sent(10, json.dumps(chat(**{name: 50})).encode()))
+    assert body[name] == 10
+
+
+def test_a_limit_of_null_counts_as_none() -> None:
+    body = json.loads(sent(10, json.dumps(chat(max_tokens=None)).encode()))
+    assert body["max_tokens"] == 10
+
+
+def test_of_several_limits_each_is_lowered() -> None:
+    body = json.loads(sent(10, json.dumps(chat(max_tokens=5, n_predict=50)).encode()))
+    assert (body["max_tokens"], body["n_predict"]) == (5, 10)
+
+
+def test_half_a_surrogate_pair_does_not_break_the_writing() -> None:
+    assert b"\\ud800" in sent(10, b'{"model":"m","messages":[{"role":"user","content":"\\ud800"}],"max_tokens":50}')
+
+
+@pytest.mark.parametrize("text", ["hello " * 100, "你好" * 100, "🙂" * 50])
+def test_the_prompt_bound_is_at_least_the_bytes_of_the_text(text: str) -> None:
+    body = chat(messages=[{"role": "user", "content": [{"type": "text", "text": text}]}], tools=[{"description": text}])
+    assert bodies.check(CHAT, body).prompt_bound >= 2 * len(text.encode())
+
+
+def test_several_prompts_and_answers_multiply() -> None:
+    endpoint = ENDPOINTS["completions"]
+    assert bodies.check(endpoint, {"model": "m", "prompt": ["a", "b"], "n": 3}).answers == 6
+    assert bodies.check(endpoint, {"model": "m", "prompt": [1, 2, 3]}).answers == 1
+    with pytest.raises(GatewayError):
+        bodies.check(endpoint, {"model": "m", "prompt": ["a"] * 1000})

@@ -1,0 +1,75 @@
+"""axe-core on every page in both themes and widths, and the chat with the keyboard alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import DESKTOP, PHONE, NewContext, Person, log_in
+from tests.browser.test_chat_page import ask, wait_for_end
+
+pytestmark = pytest.mark.e2e
+
+
+def violations(page: Page) -> list[str]:
+    found: list[dict[str, Any]] = Axe().run(page).response["violations"]
+    return [f"{entry['id']}: {node['html'][:160]}" for entry in found for node in entry["nodes"]]
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_pages_have_no_violations(new_context: NewContext, person: Person, theme: str, viewport: dict[str, int]):
+    page = new_context(viewport=viewport, color_scheme=theme, bypass_csp=True).new_page()
+    for path in ("/login", "/register"):
+        page.goto(path)
+        assert violations(page) == [], path
+    log_in(page, person)
+    for path in ("/chat/", "/account", "/password"):
+        page.goto(path)
+        assert violations(page) == [], path
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_conversation_and_open_menus_have_no_violations(new_context: NewContext, person: Person, theme: str):
+    page = new_context(color_scheme=theme, bypass_csp=True).new_page()
+    log_in(page, person)
+    expect(page.locator("main[data-line=up]")).to_be_attached()
+    ask(page, "Show one line of Python as a code block.")
+    wait_for_end(page)
+    assert violations(page) == []
+    page.locator("#model-button").click()
+    assert violations(page) == []
+    page.keyboard.press("Escape")
+    page.locator("#user-button").click()
+    assert violations(page) == []
+
+
+def test_chat_by_keyboard_alone(chat: Page):
+    chat.keyboard.type("Say hello.")
+    chat.keyboard.press("Enter")
+    wait_for_end(chat)
+    chat.locator("#model-button").focus()
+    chat.keyboard.press("Enter")
+    expect(chat.locator("#model-menu [role=menuitemradio]").first).to_be_focused()
+    chat.keyboard.press("Escape")
+    expect(chat.locator("#model-button")).to_be_focused()
+    row = chat.locator(".row").first
+    row.locator("a").focus()
+    chat.keyboard.press("Tab")
+    chat.keyboard.press("Enter")
+    expect(chat.get_by_role("menuitem", name="Rename")).to_be_focused()
+    chat.keyboard.press("ArrowDown")
+    expect(chat.get_by_role("menuitem", name="Delete")).to_be_focused()
+    chat.keyboard.press("Escape")
+    expect(row.get_by_role("button", name="Options")).to_be_focused()
+
+
+def test_screen_readers_hear_sentences(chat: Page):
+    ask(chat, "Write three sentences about the sea.")
+    wait_for_end(chat)
+    spoken = chat.locator("#speech p").all_inner_texts()
+    assert spoken
+    assert all(len(sentence) > 1 for sentence in spoken)
