@@ -57,8 +57,8 @@ MODEL_WAIT_SECONDS = env.integer("MODEL_WAIT_SECONDS", 30)  # longest wait for a
 CLUSTER_ENGINE = env.choice("CLUSTER_ENGINE", "local", ("local", "ray"))
 REDIS_URL = env.text("REDIS_URL")
 METRICS_ALLOW = env.items_of("METRICS_ALLOW", "127.0.0.1,::1")
-TLS_CERT = env.text("TLS_CERT")
-TLS_KEY = env.text("TLS_KEY")
+TLS_CERT = str(_home_path("TLS_CERT", "")) if env.text("TLS_CERT") else ""
+TLS_KEY = str(_home_path("TLS_KEY", "")) if env.text("TLS_KEY") else ""
 
 # -- Django --------------------------------------------------------------------------------------------------------
 DEBUG = False

@@ -24,6 +24,8 @@ class Command(BaseCommand):
         with translation.override(terminal_language()):
             try:
                 password = bringup.prepare()
+            except bringup.WrongSettings as error:
+                raise CommandError(str(error)) from error
             except ValidationError as error:
                 raise CommandError("ADMIN_USERNAME: " + " ".join(error.messages)) from error
             except DatabaseError as error:
