@@ -112,6 +112,14 @@ def test_overview_with_data(as_operator: Client, user: User, machine, monkeypatc
     assert 'data-live="cards"' in live
 
 
+def test_what_the_gateway_does_now_is_shown(as_operator: Client, monkeypatch):
+    figures = {"requests_under_way": 7, "queued": 3, "tokens_per_second": 41.25}
+    monkeypatch.setattr("cluster.live.figures", lambda name: figures if name == "gateway" else {})
+    page = as_operator.get("/admin/").content.decode()
+    assert "7 under way" in page
+    assert "41.2" in page
+
+
 def test_the_supervisor_is_known_by_its_process(settings, monkeypatch, tmp_path):
     monkeypatch.setenv("LLM_HOME", str(tmp_path))
     assert runtime.supervisor_alive() is False

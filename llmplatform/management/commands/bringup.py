@@ -50,6 +50,8 @@ class Command(BaseCommand):
         with translation.override(terminal_language()):
             try:
                 password = bringup.prepare()
+            except bringup.WrongSettings as error:
+                raise CommandError(str(error)) from error
             except ValidationError as error:
                 give_up("ADMIN_USERNAME: " + " ".join(error.messages))
             except DatabaseError as error:
