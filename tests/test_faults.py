@@ -189,6 +189,8 @@ def test_killed_under_load(service, token, whom) -> None:
     before = books(service)
     with socket_of(service, token) as socket, Load(service, token):
         asked = socket.ask("Write a very long story about the sea.", params={"max_tokens": 300})
+        socket.hear_until("delta", "error")
+        assert socket.events[-1]["type"] == "delta", socket.events
         wait_for(lambda: stored_text(service, asked["message"]), "some of the answer in the database")
         began = time.monotonic()
         KILLS[whom](service)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
+import subprocess
+import sys
 
 import pytest
 
-from tests.running_service import Service, new_service
+from tests.running_service import PROJECT, Service, new_service
 
 pytestmark = pytest.mark.e2e
 
@@ -132,3 +135,53 @@ def test_an_answer_to_a_wrong_path_has_the_apis_shape(service):
         page = client.get("/no/such/page", headers={"Accept": "text/html"})
     assert page.status_code == 404
     assert page.headers["content-type"].startswith("text/html")
+
+
+def test_a_folder_where_the_database_should_be(stopped):
+    (stopped.home / "llm.db").mkdir()
+    line = refusal(stopped)
+    assert str(stopped.home / "llm.db") in line
+    assert "DATABASE_URL" in line
+
+
+@pytest.mark.parametrize("content", [b"no database at all" * 500, b"SQLite format 3\0" + b"\xa5" * 9000])
+def test_a_damaged_database_is_left_alone_and_named(stopped, content):
+    (stopped.home / "llm.db").write_bytes(content)
+    assert str(stopped.home / "llm.db") in refusal(stopped)
+    assert (stopped.home / "llm.db").read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("DATABASE_URL", "nonsense"),
+        ("DATABASE_URL", "mysql://a:b@127.0.0.1:1/x"),
+        ("DATABASE_URL", "postgres://a:b@127.0.0.1:port/x"),
+        ("DATABASE_URL", "postgres://a:b@127.0.0.1:1/x"),
+        ("TIME_ZONE", "Mars/Olympus"),
+        ("TLS_CERT", "./no-certificate.pem"),
+        ("SERVER_HOST", "203.0.113.9"),
+        ("SERVER_HOST", "no host"),
+    ],
+)
+def test_a_setting_that_cannot_work_is_named(stopped, name, value):
+    stopped.environment[name] = value
+    assert name in refusal(stopped)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="other permissions there")
+def test_a_folder_of_somebody_else(stopped):
+    """Root may write everywhere, so it gives up that right here; anybody else never had it."""
+    stopped.home.chmod(0o555)
+    try:
+        argv = [sys.executable, str(PROJECT / "manage.py"), "serve"]
+        if os.geteuid() == 0:
+            argv = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", *argv]
+        finished = subprocess.run(
+            argv, env=stopped.environment, capture_output=True, text=True, timeout=60, check=False
+        )
+    finally:
+        stopped.home.chmod(0o755)
+    assert finished.returncode == 1, finished.stdout + finished.stderr
+    assert str(stopped.home) in finished.stderr
+    assert len(finished.stderr.splitlines()) == 1
