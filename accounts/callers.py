@@ -108,9 +108,17 @@ def _claims(token: str) -> tuple[int, str]:
         raise NotAuthenticated
     try:
         payload = AccessToken(token).payload
-        return int(payload[api_settings.USER_ID_CLAIM]), str(payload[api_settings.REVOKE_TOKEN_CLAIM])
+        return user_number(payload[api_settings.USER_ID_CLAIM]), str(payload[api_settings.REVOKE_TOKEN_CLAIM])
     except (TokenError, KeyError, ValueError, TypeError) as error:
         raise NotAuthenticated from error
+
+
+def user_number(claim: object) -> int:
+    """The user id in a token. Raises ValueError for what no database column would take."""
+    number = int(str(claim))
+    if not 0 < number < 2**63:
+        raise ValueError(claim)
+    return number
 
 
 # -- what the database says of a user ----------------------------------------------------------------------------------

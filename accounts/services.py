@@ -283,7 +283,7 @@ def _used_up(refresh: str) -> User:
     """The token's user, after marking the token as used. Of two at once with the same token, one is refused."""
     try:
         token = RefreshToken(refresh)
-        user = User.objects.get(pk=int(token[api_settings.USER_ID_CLAIM]), is_active=True)
+        user = User.objects.get(pk=callers.user_number(token[api_settings.USER_ID_CLAIM]), is_active=True)
         fingerprint = str(token[api_settings.REVOKE_TOKEN_CLAIM])
         issued = OutstandingToken.objects.get(jti=token[api_settings.JTI_CLAIM])
     except (TokenError, KeyError, ValueError, TypeError, User.DoesNotExist, OutstandingToken.DoesNotExist) as error:

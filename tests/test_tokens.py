@@ -49,16 +49,19 @@ def is_refused(service: Service, token: str) -> bool:
 
 
 def socket_refuses(service: Service, token: str) -> bool:
+    """A good token is not answered at all, so something is asked that is answered in either case."""
     with connect(f"ws://127.0.0.1:{service.port}/ws/chat", proxy=None) as socket:
-        socket.send(json.dumps({"type": "auth", "token": token}))
-        socket.send(json.dumps({"type": "watch", "conversation": "00000000-0000-0000-0000-000000000000"}))
-        code = json.loads(socket.recv(timeout=20)).get("code")
-        if code != "invalid_api_key":
-            assert code == "not_found"  # that is: the token was good enough to look
-            return False
-        with pytest.raises(ConnectionClosed):
+        try:
+            socket.send(json.dumps({"type": "auth", "token": token}))
+            socket.send(json.dumps({"type": "watch", "conversation": "00000000-0000-0000-0000-000000000000"}))
+            code = json.loads(socket.recv(timeout=20))["code"]
+            if code == "not_found":
+                return False
+            assert code == "invalid_api_key"
             socket.recv(timeout=20)
-        return True
+        except ConnectionClosed as closed:
+            return closed.rcvd is not None and closed.rcvd.code == 4401
+    return False
 
 
 def signed(token: str, secret: str, **changes: Any) -> str:
@@ -89,14 +92,14 @@ def test_a_refresh_token(service, person) -> None:
     assert is_refused(service, person["refresh"])
 
 
-@pytest.mark.parametrize("user_id", [0, -1, "nobody", None, 10**30, 2**63])
+@pytest.mark.parametrize("user_id", [0, -1, 2**31 - 1, "nobody", None, 10**30, 2**63])
 def test_of_nobody(service, person, secret, user_id) -> None:
     assert is_refused(service, signed(person["access"], secret, user_id=user_id))
 
 
-@pytest.mark.parametrize("token", ["", "x", "a.b.c", "é" * 10, "x" * 10_000])
+@pytest.mark.parametrize("token", ["x", "a.b.c", "x" * 4000, "eyJhbGciOiJIUzI1NiJ9.e30."])
 def test_none_at_all(service, token) -> None:
-    assert is_refused(service, token.encode("utf-8").decode("latin-1"))
+    assert is_refused(service, token)
 
 
 def test_after_a_new_password(service, person) -> None:
@@ -108,10 +111,10 @@ def test_after_a_new_password(service, person) -> None:
     wait_for(lambda: is_refused(service, person["access"]), "the old token's end", 10)
 
 
-@pytest.mark.parametrize("end", ["user.delete()", "user.is_active = False; user.save()"])
-def test_of_a_deleted_or_disabled_user(service, person, end) -> None:
+def test_of_a_disabled_user(service, person) -> None:
     assert not is_refused(service, person["access"])
-    code = f"from accounts.models import User; user = User.objects.get(username='{person['username']}'); {end}"
+    name = person["username"]
+    code = f"from accounts.models import User; User.objects.filter(username='{name}').update(is_active=False)"
     finished = service.command("shell", "-c", code)
     assert finished.returncode == 0, finished.stderr
     wait_for(lambda: is_refused(service, person["access"]), "the token's end", 10)

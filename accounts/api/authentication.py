@@ -7,9 +7,10 @@ from rest_framework.authentication import SessionAuthentication as DrfSessionAut
 from rest_framework.exceptions import AuthenticationFailed
 from rest_framework.request import Request
 from rest_framework_simplejwt.authentication import JWTAuthentication
+from rest_framework_simplejwt.settings import api_settings
 from rest_framework_simplejwt.tokens import Token
 
-from accounts.callers import LONGEST_TOKEN
+from accounts.callers import LONGEST_TOKEN, user_number
 from accounts.models import User
 
 
@@ -22,6 +23,14 @@ class BearerAuthentication(JWTAuthentication):
             # A program that states no language gets its user's; the middleware chooses anew at the next request.
             translation.activate(result[0].language)
         return result
+
+    def get_user(self, validated_token: Token) -> User:
+        try:
+            user_number(validated_token.get(api_settings.USER_ID_CLAIM))
+        except ValueError as error:  # else the database would be asked for it, and raise
+            raise AuthenticationFailed from error
+        user: User = super().get_user(validated_token)
+        return user
 
     def get_raw_token(self, header: bytes) -> bytes | None:
         if len(header) > LONGEST_TOKEN:
