@@ -58,7 +58,13 @@ class Billing:
         loop = asyncio.get_running_loop()
         waiting = _WaitingHold(request, loop.create_future(), loop)
         self._hand_in(self._holds, waiting)
-        result = await waiting.future
+        try:
+            result = await waiting.future
+        except asyncio.CancelledError:
+            # The answer may have been delivered in the very moment of the cancellation.
+            if not waiting.future.cancelled():
+                self._return_unclaimed(waiting, waiting.future.result())
+            raise
         if isinstance(result, Held):
             return result
         if isinstance(result, InsufficientQuota):
@@ -121,9 +127,8 @@ class Billing:
             own = [(waiting, result) for waiting, result in zip(holds, results, strict=True) if waiting.loop is loop]
             try:
                 loop.call_soon_threadsafe(self._deliver, own)
-            except (
-                RuntimeError
-            ):  # the loop has ended: the process does too, and its holds are released by the supervisor
+            except RuntimeError:
+                # The loop has ended: the process does too, and its holds are released by the supervisor.
                 logger.warning("%d holds have nobody waiting for them any more", len(own))
 
     def _deliver(self, answered: list[tuple[_WaitingHold, HoldResult]]) -> None:
@@ -131,8 +136,12 @@ class Billing:
         for waiting, result in answered:
             if not waiting.future.done():
                 waiting.future.set_result(result)
-            elif isinstance(result, Held) and result.amount:
-                self._hand_in(self._unclaimed, waiting.request.request_id)
+            else:
+                self._return_unclaimed(waiting, result)
+
+    def _return_unclaimed(self, waiting: _WaitingHold, result: HoldResult) -> None:
+        if isinstance(result, Held) and result.amount:
+            self._hand_in(self._unclaimed, waiting.request.request_id)
 
 
 def _take(line: deque[Item]) -> list[Item]:
