@@ -206,6 +206,7 @@ SPECTACULAR_SETTINGS = {
     "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",
+        "gateway.openapi.add_inference_paths",
         "llmplatform.lib.api.schema.add_error_answer",
     ],
 }
@@ -216,7 +217,7 @@ LANGUAGES = [("zh-hans", _("Simplified Chinese")), ("en", _("English"))]
 LOCALE_PATHS = [BASE_DIR / "locale"]
 USE_I18N = True
 USE_TZ = True
-TIME_ZONE = env.text("TIME_ZONE", "UTC")
+TIME_ZONE = env.time_zone("TIME_ZONE", "UTC")
 
 # -- static files: collected at start into run/, served with content-hashed names and brotli by ServeStatic in asgi.py -----
 STATIC_URL = "/static/"
