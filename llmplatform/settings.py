@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -35,9 +36,9 @@ LOG_LEVEL = env.choice("LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR"
 RUN_DIR = HOME_DIR / "run"
 STARTER_MODEL = env.text("STARTER_MODEL", "smollm2-135m-instruct")
 
-# -- secrets: made at first start by `manage.py serve`; the fallback only lets commands such as `check` run before that ---
+# -- secrets: `manage.py serve` writes them at the first start; other commands may run before that, with one for the moment --
 JWT_SECRET = env.secret("JWT_SECRET")
-SECRET_KEY = env.secret("SECRET_KEY") or "unset-until-first-start"
+SECRET_KEY = env.secret("SECRET_KEY") or secrets.token_urlsafe(48)
 CLUSTER_TOKEN = env.secret("CLUSTER_TOKEN")
 
 # -- accounts and money --------------------------------------------------------------------------------------------
