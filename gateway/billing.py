@@ -162,9 +162,8 @@ class Billing:
             own = [(waiting, result) for waiting, result in zip(holds, results, strict=True) if waiting.loop is loop]
             try:
                 loop.call_soon_threadsafe(self._deliver, own)
-            except (
-                RuntimeError
-            ):  # the loop has ended: the process does too, and its holds are released by the supervisor
+            except RuntimeError:
+                # The loop has ended: the process does too, and its holds are released by the supervisor.
                 logger.warning("%d holds have nobody waiting for them any more", len(own))
 
     def _deliver(self, answered: list[tuple[_WaitingHold, HoldResult]]) -> None:
