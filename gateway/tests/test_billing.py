@@ -143,3 +143,4 @@ async def test_whoever_can_pay_does_not_wait_for_others_settlements(
     billing.settle("earlier")  # type: ignore[arg-type]
     assert (await billing.hold(asked("now"))).request_id == "now"
     settling.set()
+    assert await asyncio.to_thread(billing.wait_until_idle, 5)
