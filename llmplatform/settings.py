@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -35,9 +36,9 @@ LOG_LEVEL = env.choice("LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR"
 RUN_DIR = HOME_DIR / "run"
 STARTER_MODEL = env.text("STARTER_MODEL", "smollm2-135m-instruct")
 
-# -- secrets: made at first start by `manage.py serve`; the fallback only lets commands such as `check` run before that ---
+# -- secrets: `manage.py serve` writes them at the first start; other commands may run before that, with one for the moment --
 JWT_SECRET = env.secret("JWT_SECRET")
-SECRET_KEY = env.secret("SECRET_KEY") or "unset-until-first-start"
+SECRET_KEY = env.secret("SECRET_KEY") or secrets.token_urlsafe(48)
 CLUSTER_TOKEN = env.secret("CLUSTER_TOKEN")
 
 # -- accounts and money --------------------------------------------------------------------------------------------
@@ -56,8 +57,8 @@ MODEL_WAIT_SECONDS = env.integer("MODEL_WAIT_SECONDS", 30)  # longest wait for a
 CLUSTER_ENGINE = env.choice("CLUSTER_ENGINE", "local", ("local", "ray"))
 REDIS_URL = env.text("REDIS_URL")
 METRICS_ALLOW = env.items_of("METRICS_ALLOW", "127.0.0.1,::1")
-TLS_CERT = env.text("TLS_CERT")
-TLS_KEY = env.text("TLS_KEY")
+TLS_CERT = str(_home_path("TLS_CERT", "")) if env.text("TLS_CERT") else ""
+TLS_KEY = str(_home_path("TLS_KEY", "")) if env.text("TLS_KEY") else ""
 
 # -- Django --------------------------------------------------------------------------------------------------------
 DEBUG = False
@@ -220,6 +221,11 @@ TIME_ZONE = env.text("TIME_ZONE", "UTC")
 # -- static files: collected at start into run/, served with content-hashed names and brotli by ServeStatic in asgi.py -----
 STATIC_URL = "/static/"
 STATICFILES_DIRS = [BASE_DIR / "static"]
+STATICFILES_FINDERS = [
+    "django.contrib.staticfiles.finders.FileSystemFinder",
+    "django.contrib.staticfiles.finders.AppDirectoriesFinder",
+    "llmplatform.service.console_icons.Finder",
+]
 STATIC_ROOT = RUN_DIR / "static"
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
@@ -243,6 +249,8 @@ CONTENT_SECURITY_POLICY = {
 }
 X_FRAME_OPTIONS = "DENY"
 SECURE_REFERRER_POLICY = "same-origin"
+# Told only over TLS, and believed only where the browser trusts the certificate.
+SECURE_HSTS_SECONDS = 30 * 86400 if TLS_CERT else 0
 DATA_UPLOAD_MAX_MEMORY_SIZE = 10 * 1024 * 1024
 
 # -- logs ----------------------------------------------------------------------------------------------------------

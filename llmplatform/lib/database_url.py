@@ -39,7 +39,8 @@ def parse(url: str, home: Path) -> dict[str, Any]:
     try:
         if not rest.strip("/"):
             raise ValueError(url)
-        parsed = dict(dj_database_url.parse(url, conn_max_age=60, conn_health_checks=True))
+        # Under ASGI each request may run in a new thread: a connection kept open for the next request would never be found.
+        parsed = dict(dj_database_url.parse(url, conn_max_age=0))
     except (ValueError, KeyError) as error:
         raise ConfigurationError(
             _(

@@ -24,9 +24,15 @@ class Command(BaseCommand):
         with translation.override(terminal_language()):
             try:
                 password = bringup.prepare()
+            except bringup.WrongSettings as error:
+                raise CommandError(str(error)) from error
             except ValidationError as error:
                 raise CommandError("ADMIN_USERNAME: " + " ".join(error.messages)) from error
-            except (DatabaseError, OSError) as error:
+            except DatabaseError as error:
+                raise CommandError(
+                    _("The database cannot be used (%(error)s): check DATABASE_URL.") % {"error": error}
+                ) from error
+            except OSError as error:
                 raise CommandError(_("The start failed: %(error)s") % {"error": error}) from error
             if sys.stdin.readline():  # end of file: serve has gone
                 bringup.announce(password)
