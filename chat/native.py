@@ -31,7 +31,8 @@ class Conversations:
 
 async def _in_thread(function: Callable[[], Result]) -> Result:
     try:
-        return await database_sync_to_async(function, thread_sensitive=False)()
+        result: Result = await database_sync_to_async(function, thread_sensitive=False)()
+        return result
     except services.ChatError as error:
         raise errors.invalid(error.message, "conversation") from error
 
