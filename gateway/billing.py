@@ -1,7 +1,11 @@
 """Holds and settlements of many requests in few transactions.
 
 One thread with one database connection. It takes whatever has accumulated while it was busy, so one client waits for
-nothing and many share a commit. Settlements come before holds: what a finished request gives back, the next one may spend.
+nothing and many share a commit.
+
+Somebody waits for a hold and nobody for a settlement, so holds go first and settlements linger to be written together. Yet
+what a finished request gives back, the next one may spend: a hold that could not be given in full is tried again after the
+settlements that were waiting.
 """
 
 from __future__ import annotations
@@ -12,8 +16,8 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from time import sleep
+from dataclasses import dataclass, replace
+from time import monotonic, sleep
 from typing import TypeVar
 
 from django.db import DatabaseError, connection
@@ -28,6 +32,7 @@ MOST_AT_ONCE = 200
 ATTEMPTS = 6
 FIRST_PAUSE = 0.1  # seconds before a failed settlement is tried again; doubled each time
 EXIT_SECONDS = 5.0
+LINGER_SECONDS = 0.03
 
 Item = TypeVar("Item")
 HoldResult = Held | Exception
@@ -49,6 +54,8 @@ class Billing:
         self._unclaimed: deque[str] = deque()
         self._wake_up = threading.Condition()
         self._busy = False
+        self._urgent = False
+        self._due = 0.0  # when waiting settlements are written at the latest
         self._thread: threading.Thread | None = None
         # Called at exit, to settle requests whose true figures are still being asked for.
         self.before_exit: Callable[[], None] | None = None
@@ -78,6 +85,8 @@ class Billing:
     def wait_until_idle(self, seconds: float) -> bool:
         """Whether everything handed in so far was written in time."""
         with self._wake_up:
+            self._due = 0.0
+            self._wake_up.notify_all()
             return self._wake_up.wait_for(lambda: not (self._busy or self._has_work()), seconds)
 
     # -- the thread ----------------------------------------------------------------------------------------------------
@@ -86,12 +95,16 @@ class Billing:
 
     def _hand_in(self, line: deque[Item], item: Item) -> None:
         with self._wake_up:
+            if line is not self._settlements:
+                self._urgent = True
+            elif not line:
+                self._due = monotonic() + LINGER_SECONDS
             line.append(item)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="billing", daemon=True)
                 self._thread.start()
                 atexit.register(self._finish)
-            elif not self._busy:
+            elif self._urgent or len(line) == 1:
                 self._wake_up.notify_all()
 
     def _finish(self) -> None:
@@ -104,32 +117,53 @@ class Billing:
         while True:
             with self._wake_up:
                 self._busy = False
-                if not self._has_work():
-                    self._wake_up.notify_all()  # for wait_until_idle
-                    self._wake_up.wait_for(self._has_work)
-                self._busy = True
-                settlements, unclaimed, holds = _take(self._settlements), _take(self._unclaimed), _take(self._holds)
+                self._wait_for_work()
+                self._busy, self._urgent = True, False
+                holds, unclaimed = _take(self._holds), _take(self._unclaimed)
             try:
-                self._work_off(settlements, unclaimed, holds)
+                self._work_off(holds, unclaimed)
             except Exception:  # a loop's edge: without this thread nobody could pay any more
                 logger.exception("billing failed")
 
-    def _work_off(self, settlements: list[Settlement], unclaimed: list[str], holds: list[_WaitingHold]) -> None:
-        if settlements:
+    def _wait_for_work(self) -> None:
+        while not (self._holds or self._unclaimed):
+            left = self._due - monotonic() if self._settlements else None
+            if left is not None and left <= 0:
+                return
+            if left is None:
+                self._wake_up.notify_all()  # for wait_until_idle
+            self._wake_up.wait(left)
+
+    def _work_off(self, holds: list[_WaitingHold], unclaimed: list[str]) -> None:
+        again = self._hold_in_full(holds) if self._settlements else holds
+        if again or unclaimed or (self._settlements and self._due <= monotonic()):
+            self._settle(unclaimed)
+        if again:
+            self._answer(again, _hold([waiting.request for waiting in again]))
+
+    def _hold_in_full(self, holds: list[_WaitingHold]) -> list[_WaitingHold]:
+        """Answers those that get all they ask for; returns the others, for which a settlement may change something."""
+        requests = [replace(waiting.request, least_tokens=waiting.request.max_tokens) for waiting in holds]
+        results = _hold(requests) if requests else []
+        refused = [isinstance(result, InsufficientQuota) for result in results]
+        given = [(w, r) for w, r, no in zip(holds, results, refused, strict=True) if not no]
+        if given:
+            self._answer([waiting for waiting, _result in given], [result for _waiting, result in given])
+        return [waiting for waiting, no in zip(holds, refused, strict=True) if no]
+
+    def _settle(self, unclaimed: list[str]) -> None:
+        while settlements := _take(self._settlements):
             _settle(settlements)
         if unclaimed:
             _persistently(lambda: quota.release_many(unclaimed), f"{len(unclaimed)} holds could not be released")
-        if holds:
-            self._answer(holds, _hold([waiting.request for waiting in holds]))
 
     def _answer(self, holds: list[_WaitingHold], results: Sequence[HoldResult]) -> None:
         for loop in {waiting.loop for waiting in holds}:
             own = [(waiting, result) for waiting, result in zip(holds, results, strict=True) if waiting.loop is loop]
             try:
                 loop.call_soon_threadsafe(self._deliver, own)
-            except (
-                RuntimeError
-            ):  # the loop has ended: the process does too, and its holds are released by the supervisor
+            except RuntimeError:
+                # The loop has ended: the process does too, and its holds are released by the supervisor.
                 logger.warning("%d holds have nobody waiting for them any more", len(own))
 
     def _deliver(self, answered: list[tuple[_WaitingHold, HoldResult]]) -> None:

@@ -126,8 +126,10 @@ class NativeStream:
         return await anext(self._events)
 
     async def aclose(self) -> None:
-        await self._events.aclose()
-        await self._inner.aclose()
+        try:
+            await self._events.aclose()
+        finally:
+            await self._inner.aclose()
 
     async def _translated(self) -> AsyncGenerator[bytes]:
         texts: list[str] = []

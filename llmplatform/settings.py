@@ -57,8 +57,8 @@ MODEL_WAIT_SECONDS = env.integer("MODEL_WAIT_SECONDS", 30)  # longest wait for a
 CLUSTER_ENGINE = env.choice("CLUSTER_ENGINE", "local", ("local", "ray"))
 REDIS_URL = env.text("REDIS_URL")
 METRICS_ALLOW = env.items_of("METRICS_ALLOW", "127.0.0.1,::1")
-TLS_CERT = env.text("TLS_CERT")
-TLS_KEY = env.text("TLS_KEY")
+TLS_CERT = str(_home_path("TLS_CERT", "")) if env.text("TLS_CERT") else ""
+TLS_KEY = str(_home_path("TLS_KEY", "")) if env.text("TLS_KEY") else ""
 
 # -- Django --------------------------------------------------------------------------------------------------------
 DEBUG = False
@@ -206,6 +206,7 @@ SPECTACULAR_SETTINGS = {
     "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",
+        "gateway.openapi.add_inference_paths",
         "llmplatform.lib.api.schema.add_error_answer",
     ],
 }
@@ -216,11 +217,16 @@ LANGUAGES = [("zh-hans", _("Simplified Chinese")), ("en", _("English"))]
 LOCALE_PATHS = [BASE_DIR / "locale"]
 USE_I18N = True
 USE_TZ = True
-TIME_ZONE = env.text("TIME_ZONE", "UTC")
+TIME_ZONE = env.time_zone("TIME_ZONE", "UTC")
 
 # -- static files: collected at start into run/, served with content-hashed names and brotli by ServeStatic in asgi.py -----
 STATIC_URL = "/static/"
 STATICFILES_DIRS = [BASE_DIR / "static"]
+STATICFILES_FINDERS = [
+    "django.contrib.staticfiles.finders.FileSystemFinder",
+    "django.contrib.staticfiles.finders.AppDirectoriesFinder",
+    "llmplatform.service.console_icons.Finder",
+]
 STATIC_ROOT = RUN_DIR / "static"
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
@@ -244,6 +250,8 @@ CONTENT_SECURITY_POLICY = {
 }
 X_FRAME_OPTIONS = "DENY"
 SECURE_REFERRER_POLICY = "same-origin"
+# Told only over TLS, and believed only where the browser trusts the certificate.
+SECURE_HSTS_SECONDS = 30 * 86400 if TLS_CERT else 0
 DATA_UPLOAD_MAX_MEMORY_SIZE = 10 * 1024 * 1024
 
 # -- logs ----------------------------------------------------------------------------------------------------------

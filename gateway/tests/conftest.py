@@ -190,6 +190,8 @@ QUIET = {
     "error_times": None,
     "cut_after": None,
     "silent_after": None,
+    "progress": None,
+    "cut_in_prompt": None,
     "first_token_seconds": 0,
     "token_seconds": 0,
     "chunks": None,

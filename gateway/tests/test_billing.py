@@ -107,3 +107,40 @@ async def test_settlements_are_written_when_idle_is_reported(ledger: Ledger) -> 
         billing.settle(number)  # type: ignore[arg-type]
     assert await asyncio.to_thread(billing.wait_until_idle, 5)
     assert [item for batch in ledger.settled for item in batch] == [0, 1, 2, 3, 4]
+
+
+async def test_what_a_finished_request_gives_back_can_be_spent_by_the_next(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    available = 3
+
+    def hold_many(requests) -> list:
+        return [
+            InsufficientQuota()
+            if available < min(request.least_tokens, request.max_tokens)
+            else Held(request.request_id, 5, min(request.max_tokens, available), False)
+            for request in requests
+        ]
+
+    def settle_many(settlements) -> None:
+        nonlocal available
+        available = 50
+
+    monkeypatch.setattr(ledger, "hold_many", hold_many)
+    monkeypatch.setattr(ledger, "settle_many", settle_many)
+    billing = Billing()
+    assert (await billing.hold(asked("first", 10))).max_tokens == 3
+    billing.settle("first")  # type: ignore[arg-type]
+    assert (await billing.hold(asked("second", 10))).max_tokens == 10
+
+
+async def test_whoever_can_pay_does_not_wait_for_others_settlements(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settling = threading.Event()
+    monkeypatch.setattr(ledger, "settle_many", lambda _settlements: settling.wait(10))
+    billing = Billing()
+    billing.settle("earlier")  # type: ignore[arg-type]
+    assert (await billing.hold(asked("now"))).request_id == "now"
+    settling.set()
+    assert await asyncio.to_thread(billing.wait_until_idle, 5)

@@ -6,13 +6,17 @@ from collections import defaultdict
 from dataclasses import dataclass
 from datetime import datetime
 
+from django.conf import settings
 from django.db import DatabaseError
 from django.utils.translation import gettext as _
 
 from llmplatform.service import local_client, run_folder
+from models_app import config_file
 from models_app.models import ModelConfig, Replica
 from models_app.reasons import text as reason_text
 from models_app.states import State
+
+CHILDREN = ("web", "supervisor")
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,7 @@ class Row:
 
 
 def rows(running: run_folder.Running) -> list[Row]:
-    return [_serve(running), *_children(running), _web_answers(running), *_models()]
+    return [_serve(running), *_children(running), _web_answers(running), *_models(), *_config_file()]
 
 
 def _serve(running: run_folder.Running) -> Row:
@@ -38,12 +42,13 @@ def _serve(running: run_folder.Running) -> Row:
 
 
 def _children(running: run_folder.Running) -> list[Row]:
-    return [
-        Row(name, _("running"), _("process %(pid)d") % {"pid": child.pid})
-        if child.alive()
-        else Row(name, _("not running"), _("serve starts it again"), well=False)
-        for name, child in running.children.items()
-    ]
+    return [_child(name, running.children.get(name)) for name in CHILDREN]
+
+
+def _child(name: str, child: run_folder.ProcessRecord | None) -> Row:
+    if child is not None and child.alive():
+        return Row(name, _("running"), _("process %(pid)d") % {"pid": child.pid})
+    return Row(name, _("not running"), _("serve starts it again"), well=False)
 
 
 def _web_answers(running: run_folder.Running) -> Row:
@@ -64,6 +69,15 @@ def _models() -> list[Row]:
         return [_model(model, replicas[model.pk]) for model in ModelConfig.objects.all()]
     except DatabaseError as error:
         return [Row(_("database"), _("no answer"), str(error), well=False)]
+
+
+def _config_file() -> list[Row]:
+    """Entries that never became a model are seen nowhere else."""
+    path = settings.MODEL_CONFIG_PATH
+    return [
+        Row(path.name, _("line %(line)d") % {"line": line}, reason, well=False)
+        for line, reason in config_file.read(path).problems
+    ]
 
 
 def _model(model: ModelConfig, replicas: list[Replica]) -> Row:
