@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from time import sleep
 from typing import TypeVar
 
-from django.db import DatabaseError, connection
+from django.db import DatabaseError, InterfaceError, OperationalError, connection
 
 from accounts import quota
 from accounts.quota import Held, HoldRequest, InsufficientQuota, Settlement
@@ -25,8 +25,9 @@ from gateway import errors
 logger = logging.getLogger(__name__)
 
 MOST_AT_ONCE = 200
-ATTEMPTS = 6
-FIRST_PAUSE = 0.1  # seconds before a failed settlement is tried again; doubled each time
+# Seconds before settlements that a database could not take are tried again; doubled each time.
+FIRST_PAUSE = 0.1
+LONGEST_PAUSE = 5.0
 EXIT_SECONDS = 5.0
 
 Item = TypeVar("Item")
@@ -49,6 +50,7 @@ class Billing:
         self._unclaimed: deque[str] = deque()
         self._wake_up = threading.Condition()
         self._busy = False
+        self._pause = FIRST_PAUSE
         self._thread: threading.Thread | None = None
         # Called at exit, to settle requests whose true figures are still being asked for.
         self.before_exit: Callable[[], None] | None = None
@@ -115,12 +117,22 @@ class Billing:
                 logger.exception("billing failed")
 
     def _work_off(self, settlements: list[Settlement], unclaimed: list[str], holds: list[_WaitingHold]) -> None:
-        if settlements:
-            _settle(settlements)
-        if unclaimed:
-            _persistently(lambda: quota.release_many(unclaimed), f"{len(unclaimed)} holds could not be released")
+        """What a database that is away could not take goes to the front of its line again: while it is away nothing new is
+        held, so the lines stay short, and whoever asks for a hold hears so instead of waiting."""
+        written = True
+        if settlements and not _written(lambda: quota.settle_many(settlements), f"{len(settlements)} settlements"):
+            self._settlements.extendleft(reversed(settlements))
+            written = False
+        if unclaimed and not _written(lambda: quota.release_many(unclaimed), f"{len(unclaimed)} releases"):
+            self._unclaimed.extendleft(reversed(unclaimed))
+            written = False
         if holds:
             self._answer(holds, _hold([waiting.request for waiting in holds]))
+        if written:
+            self._pause = FIRST_PAUSE
+        else:
+            sleep(self._pause)
+            self._pause = min(2 * self._pause, LONGEST_PAUSE)
 
     def _answer(self, holds: list[_WaitingHold], results: Sequence[HoldResult]) -> None:
         for loop in {waiting.loop for waiting in holds}:
@@ -157,21 +169,18 @@ def _hold(requests: list[HoldRequest]) -> Sequence[HoldResult]:
         return [error] * len(requests)
 
 
-def _settle(settlements: list[Settlement]) -> None:
-    _persistently(lambda: quota.settle_many(settlements), f"{len(settlements)} requests could not be settled")
-
-
-def _persistently(write: Callable[[], object], complaint: str) -> None:
-    """A database that is busy or restarts is waited for; both writes may be repeated without harm."""
-    for attempt in range(ATTEMPTS):
-        try:
-            write()
-            return
-        except DatabaseError:
-            logger.warning("%s, attempt %d", complaint, attempt + 1, exc_info=True)
-            connection.close()
-            sleep(FIRST_PAUSE * 2**attempt)
-    logger.error("%s", complaint)
+def _written(write: Callable[[], object], what: str) -> bool:
+    """False when the database is busy or away: then it may be tried again without harm."""
+    try:
+        write()
+    except (OperationalError, InterfaceError):
+        logger.warning("%s wait for the database", what, exc_info=True)
+        connection.close()
+        return False
+    except DatabaseError:
+        logger.exception("%s could not be written", what)
+        connection.close()
+    return True
 
 
 billing = Billing()

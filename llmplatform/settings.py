@@ -35,7 +35,8 @@ LOG_LEVEL = env.choice("LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR"
 RUN_DIR = HOME_DIR / "run"
 STARTER_MODEL = env.text("STARTER_MODEL", "smollm2-135m-instruct")
 
-# -- secrets: made at first start by `manage.py serve`; the fallback only lets commands such as `check` run before that ---
+# -- secrets: made at first start by `manage.py serve`; the fallback only lets commands such as `check` run before that, and
+# asgi.py refuses to serve with it ---
 JWT_SECRET = env.secret("JWT_SECRET")
 SECRET_KEY = env.secret("SECRET_KEY") or "unset-until-first-start"
 CLUSTER_TOKEN = env.secret("CLUSTER_TOKEN")
