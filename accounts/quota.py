@@ -54,13 +54,15 @@ class RequestIdUsed(QuotaError):
 
 @dataclass(frozen=True, slots=True)
 class HoldRequest:
-    """Token counts: an upper bound for the prompt, and the most that may be generated (0 for embeddings)."""
+    """Token counts: an upper bound for the prompt, the most that may be generated (0 for embeddings), and the least for which
+    a hold is worth while: with less than that affordable, the request is refused."""
 
     request_id: str
     wallet_id: int
     model_name: str
     prompt_bound: int
     max_tokens: int
+    least_tokens: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +244,7 @@ def _hold(batch: Batch, request: HoldRequest) -> Held | InsufficientQuota | Requ
     if wallet.unlimited:
         return Held(request.request_id, 0, request.max_tokens, True)
     affordable = wallet.available // price - request.prompt_bound
-    if affordable < min(1, request.max_tokens):
+    if affordable < min(request.least_tokens, request.max_tokens):
         return InsufficientQuota()
     max_tokens = min(request.max_tokens, affordable)
     amount = (request.prompt_bound + max_tokens) * price

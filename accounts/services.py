@@ -243,7 +243,11 @@ def _save_with_wallet(user: User, *, unlimited: bool) -> User:
 
 
 def token_pair(user: User) -> TokenPair:
-    """The table of issued tokens gets the id only: a copy of the database is no bunch of keys."""
+    """The table of issued tokens gets the id only: a copy of the database is no bunch of keys.
+
+    The user's expired rows go at the same time, so that the table needs no cleaning of its own.
+    """
+    OutstandingToken.objects.filter(user=user, expires_at__lt=timezone.now()).delete()
     refresh: RefreshToken = Token.for_user.__func__(RefreshToken, user)
     OutstandingToken.objects.create(
         user=user,
@@ -273,11 +277,6 @@ def end_refresh_token(refresh: str) -> None:
     """Log out: the token gives no new ones. Raises TokenRefused."""
     with transaction.atomic():
         _used_up(refresh)
-
-
-def forget_expired_tokens() -> int:
-    """Delete the rows of refresh tokens that could not be used any more anyway."""
-    return int(OutstandingToken.objects.filter(expires_at__lt=timezone.now()).delete()[0])
 
 
 def _used_up(refresh: str) -> User:

@@ -35,6 +35,10 @@ FIRST_BYTES = 300  # requests measured for the time to first byte
 MONEY = 10**15
 
 
+class BenchError(Exception):
+    """One way cannot be measured; the others can."""
+
+
 @dataclass
 class Way:
     """One road to the upstream."""
@@ -89,7 +93,7 @@ def wait_for(way: Way, seconds: float) -> None:
                 return
         except OSError as error:
             if time.monotonic() > end:
-                raise SystemExit(f"{way.name} does not answer: {error}") from error
+                raise BenchError(f"{way.name} does not answer: {error}") from error
             time.sleep(0.2)
 
 
@@ -159,7 +163,13 @@ def through_litellm(folder: Path, upstream: int, venv: Path) -> Iterator[Way]:
     conf = folder / "litellm.yaml"
     conf.write_text(json.dumps({"model_list": [model]}))
     command = [str(venv / "bin" / "litellm"), "--config", str(conf), "--port", str(way.port), "--host", "127.0.0.1"]
-    env = {**os.environ, "LITELLM_LOG": "ERROR", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+    way.token = "sk-" + os.urandom(24).hex()  # it does not start without a key
+    env = {
+        **os.environ,
+        "LITELLM_MASTER_KEY": way.token,
+        "LITELLM_LOG": "ERROR",
+        "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+    }
     with process(command, folder / "litellm.log", env):
         yield way
 
@@ -189,7 +199,7 @@ def rate(way: Way, kind: str, clients: int, seconds: int, folder: Path) -> float
     line = next(line for line in told.splitlines() if line.startswith("RESULT"))
     requests, microseconds, refused, broken = map(int, line.split()[1:])
     if refused or broken:
-        raise SystemExit(f"{way.name}, {kind}: {refused} refused, {broken} broken of {requests}")
+        raise BenchError(f"{way.name}, {kind}: {refused} refused, {broken} broken of {requests}")
     return requests / microseconds * 1e6
 
 
@@ -247,7 +257,7 @@ def _read_rest(connection: socket.socket, data: bytes, start: int) -> None:
 
 
 def measure(way: Way, seconds: int, folder: Path) -> Way:
-    wait_for(way, 90)
+    wait_for(way, 120)
     for kind in ("short", "stream"):
         rate(way, kind, 8, 1, folder)  # warm
         way.first_byte_ms[kind] = first_byte_ms(way, kind)
@@ -293,25 +303,27 @@ def main() -> None:
     parser.add_argument("--server", default="manage.py web", help="arguments to Python; {port} is filled in")
     parser.add_argument("--only", default="direct,nginx,ours,litellm", help="which ways, with commas between")
     options = parser.parse_args()
-    wanted = options.only.split(",")
     upstream = free_port()
-    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
-        folder = Path(name)
+    with tempfile.TemporaryDirectory() as temporary, contextlib.ExitStack() as stack:
+        folder = Path(temporary)
         stack.enter_context(
             process([sys.executable, str(ROOT / "bench" / "upstream.py"), str(upstream)], folder / "up.log")
         )
+        roads = {
+            "direct": lambda: contextlib.nullcontext(Way("direct", upstream)),
+            "nginx": lambda: through_nginx(folder, upstream),
+            "ours": lambda: through_us(folder, upstream, options.server),
+            "litellm": lambda: through_litellm(folder, upstream, options.litellm),
+        }
+        found = {"nginx": shutil.which("nginx"), "litellm": options.litellm}
         ways = []
-        if "direct" in wanted:
-            ways.append(measure(Way("direct", upstream), options.seconds, folder))
-        if "nginx" in wanted and shutil.which("nginx"):
-            with through_nginx(folder, upstream) as way:
-                ways.append(measure(way, options.seconds, folder))
-        if "ours" in wanted:
-            with through_us(folder, upstream, options.server) as way:
-                ways.append(measure(way, options.seconds, folder))
-        if "litellm" in wanted and options.litellm:
-            with through_litellm(folder, upstream, options.litellm) as way:
-                ways.append(measure(way, options.seconds, folder))
+        for name in options.only.split(","):
+            if found.get(name, True):
+                try:
+                    with roads[name]() as way:
+                        ways.append(measure(way, options.seconds, folder))
+                except BenchError as error:
+                    print(error, file=sys.stderr)
         table(ways)
         ratios(ways)
 

@@ -1,7 +1,11 @@
 """Holds and settlements of many requests in few transactions.
 
 One thread with one database connection. It takes whatever has accumulated while it was busy, so one client waits for
-nothing and many share a commit. Settlements come before holds: what a finished request gives back, the next one may spend.
+nothing and many share a commit.
+
+Somebody waits for a hold and nobody for a settlement, so holds go first and settlements linger to be written together. Yet
+what a finished request gives back, the next one may spend: a hold that could not be given in full is tried again after the
+settlements that were waiting.
 """
 
 from __future__ import annotations
@@ -12,8 +16,9 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from time import sleep
+from dataclasses import dataclass, replace
+from functools import partial
+from time import monotonic, sleep
 from typing import TypeVar
 
 from django.db import DatabaseError, InterfaceError, OperationalError, connection
@@ -29,6 +34,7 @@ MOST_AT_ONCE = 200
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 5.0
 EXIT_SECONDS = 5.0
+LINGER_SECONDS = 0.03
 
 Item = TypeVar("Item")
 HoldResult = Held | Exception
@@ -51,6 +57,8 @@ class Billing:
         self._wake_up = threading.Condition()
         self._busy = False
         self._pause = FIRST_PAUSE
+        self._urgent = False
+        self._due = 0.0  # when waiting settlements are written at the latest
         self._thread: threading.Thread | None = None
         # Called at exit, to settle requests whose true figures are still being asked for.
         self.before_exit: Callable[[], None] | None = None
@@ -63,9 +71,9 @@ class Billing:
         try:
             result = await waiting.future
         except asyncio.CancelledError:
-            # The answer may have been delivered in the very moment of the cancellation.
-            if not waiting.future.cancelled():
-                self._return_unclaimed(waiting, waiting.future.result())
+            # The money may have been held in the very moment in which the client left.
+            if waiting.future.done() and not waiting.future.cancelled():
+                self._give_back(waiting, waiting.future.result())
             raise
         if isinstance(result, Held):
             return result
@@ -80,6 +88,8 @@ class Billing:
     def wait_until_idle(self, seconds: float) -> bool:
         """Whether everything handed in so far was written in time."""
         with self._wake_up:
+            self._due = 0.0
+            self._wake_up.notify_all()
             return self._wake_up.wait_for(lambda: not (self._busy or self._has_work()), seconds)
 
     # -- the thread ----------------------------------------------------------------------------------------------------
@@ -88,12 +98,16 @@ class Billing:
 
     def _hand_in(self, line: deque[Item], item: Item) -> None:
         with self._wake_up:
+            if line is not self._settlements:
+                self._urgent = True
+            elif not line:
+                self._due = monotonic() + LINGER_SECONDS
             line.append(item)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="billing", daemon=True)
                 self._thread.start()
                 atexit.register(self._finish)
-            elif not self._busy:
+            elif self._urgent or len(line) == 1:
                 self._wake_up.notify_all()
 
     def _finish(self) -> None:
@@ -106,33 +120,60 @@ class Billing:
         while True:
             with self._wake_up:
                 self._busy = False
-                if not self._has_work():
-                    self._wake_up.notify_all()  # for wait_until_idle
-                    self._wake_up.wait_for(self._has_work)
-                self._busy = True
-                settlements, unclaimed, holds = _take(self._settlements), _take(self._unclaimed), _take(self._holds)
+                self._wait_for_work()
+                self._busy, self._urgent = True, False
+                holds, unclaimed = _take(self._holds), _take(self._unclaimed)
             try:
-                self._work_off(settlements, unclaimed, holds)
+                self._work_off(holds, unclaimed)
             except Exception:  # a loop's edge: without this thread nobody could pay any more
                 logger.exception("billing failed")
 
-    def _work_off(self, settlements: list[Settlement], unclaimed: list[str], holds: list[_WaitingHold]) -> None:
-        """What a database that is away could not take goes to the front of its line again: while it is away nothing new is
-        held, so the lines stay short, and whoever asks for a hold hears so instead of waiting."""
+    def _wait_for_work(self) -> None:
+        while not (self._holds or self._unclaimed):
+            left = self._due - monotonic() if self._settlements else None
+            if left is not None and left <= 0:
+                return
+            if left is None:
+                self._wake_up.notify_all()  # for wait_until_idle
+            self._wake_up.wait(left)
+
+    def _work_off(self, holds: list[_WaitingHold], unclaimed: list[str]) -> None:
+        again = self._hold_in_full(holds) if self._settlements else holds
         written = True
-        if settlements and not _written(lambda: quota.settle_many(settlements), f"{len(settlements)} settlements"):
-            self._settlements.extendleft(reversed(settlements))
-            written = False
-        if unclaimed and not _written(lambda: quota.release_many(unclaimed), f"{len(unclaimed)} releases"):
-            self._unclaimed.extendleft(reversed(unclaimed))
-            written = False
-        if holds:
-            self._answer(holds, _hold([waiting.request for waiting in holds]))
+        if again or unclaimed or (self._settlements and self._due <= monotonic()):
+            written = self._settle(unclaimed)
+        if again:
+            self._answer(again, _hold([waiting.request for waiting in again]))
         if written:
             self._pause = FIRST_PAUSE
         else:
             sleep(self._pause)
             self._pause = min(2 * self._pause, LONGEST_PAUSE)
+
+    def _hold_in_full(self, holds: list[_WaitingHold]) -> list[_WaitingHold]:
+        """Answers those that get all they ask for; returns the others, for which a settlement may change something."""
+        requests = [replace(waiting.request, least_tokens=waiting.request.max_tokens) for waiting in holds]
+        results = _hold(requests) if requests else []
+        refused = [isinstance(result, InsufficientQuota) for result in results]
+        given = [(w, r) for w, r, no in zip(holds, results, refused, strict=True) if not no]
+        if given:
+            self._answer([waiting for waiting, _result in given], [result for _waiting, result in given])
+        return [waiting for waiting, no in zip(holds, refused, strict=True) if no]
+
+    def _settle(self, unclaimed: list[str]) -> bool:
+        """What a database that is away could not take goes to the front of its line again. The lines stay short: nothing new
+        is held meanwhile."""
+        written = True
+        while written and (settlements := _take(self._settlements)):
+            written = _written(partial(quota.settle_many, settlements), f"{len(settlements)} settlements")
+            if not written:
+                self._settlements.extendleft(reversed(settlements))
+        if unclaimed and not (
+            written and _written(partial(quota.release_many, unclaimed), f"{len(unclaimed)} releases")
+        ):
+            self._unclaimed.extendleft(reversed(unclaimed))
+            written = False
+        return written
 
     def _answer(self, holds: list[_WaitingHold], results: Sequence[HoldResult]) -> None:
         for loop in {waiting.loop for waiting in holds}:
@@ -149,9 +190,9 @@ class Billing:
             if not waiting.future.done():
                 waiting.future.set_result(result)
             else:
-                self._return_unclaimed(waiting, result)
+                self._give_back(waiting, result)
 
-    def _return_unclaimed(self, waiting: _WaitingHold, result: HoldResult) -> None:
+    def _give_back(self, waiting: _WaitingHold, result: HoldResult) -> None:
         if isinstance(result, Held) and result.amount:
             self._hand_in(self._unclaimed, waiting.request.request_id)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -35,10 +36,9 @@ LOG_LEVEL = env.choice("LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR"
 RUN_DIR = HOME_DIR / "run"
 STARTER_MODEL = env.text("STARTER_MODEL", "smollm2-135m-instruct")
 
-# -- secrets: made at first start by `manage.py serve`; the fallback only lets commands such as `check` run before that, and
-# asgi.py refuses to serve with it ---
+# -- secrets: `manage.py serve` writes them at the first start; other commands may run before that, with one for the moment --
 JWT_SECRET = env.secret("JWT_SECRET")
-SECRET_KEY = env.secret("SECRET_KEY") or "unset-until-first-start"
+SECRET_KEY = env.secret("SECRET_KEY") or secrets.token_urlsafe(48)
 CLUSTER_TOKEN = env.secret("CLUSTER_TOKEN")
 
 # -- accounts and money --------------------------------------------------------------------------------------------
@@ -57,8 +57,8 @@ MODEL_WAIT_SECONDS = env.integer("MODEL_WAIT_SECONDS", 30)  # longest wait for a
 CLUSTER_ENGINE = env.choice("CLUSTER_ENGINE", "local", ("local", "ray"))
 REDIS_URL = env.text("REDIS_URL")
 METRICS_ALLOW = env.items_of("METRICS_ALLOW", "127.0.0.1,::1")
-TLS_CERT = env.text("TLS_CERT")
-TLS_KEY = env.text("TLS_KEY")
+TLS_CERT = str(_home_path("TLS_CERT", "")) if env.text("TLS_CERT") else ""
+TLS_KEY = str(_home_path("TLS_KEY", "")) if env.text("TLS_KEY") else ""
 
 # -- Django --------------------------------------------------------------------------------------------------------
 DEBUG = False
@@ -206,6 +206,7 @@ SPECTACULAR_SETTINGS = {
     "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",
+        "gateway.openapi.add_inference_paths",
         "llmplatform.lib.api.schema.add_error_answer",
     ],
 }
@@ -216,7 +217,7 @@ LANGUAGES = [("zh-hans", _("Simplified Chinese")), ("en", _("English"))]
 LOCALE_PATHS = [BASE_DIR / "locale"]
 USE_I18N = True
 USE_TZ = True
-TIME_ZONE = env.text("TIME_ZONE", "UTC")
+TIME_ZONE = env.time_zone("TIME_ZONE", "UTC")
 
 # -- static files: collected at start into run/, served with content-hashed names and brotli by ServeStatic in asgi.py -----
 STATIC_URL = "/static/"

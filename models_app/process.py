@@ -28,6 +28,9 @@ PASSED_ON = frozenset(
     | {"LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "USERPROFILE"}
 )
 PASSED_PREFIXES = ("OMP_", "KMP_", "GOMP_", "OPENBLAS_", "MKL_", "GGML_")
+# OpenMP's default is to spin while waiting for the other threads. As soon as anything else wants a core, the one that is waited
+# for does not run while the others burn theirs: measured 5 to 30 times slower (bench/engine_threads.py). An own setting wins.
+ENGINE_DEFAULTS = {"OMP_WAIT_POLICY": "PASSIVE"}
 # "folder:replica id:nonce" in the environment of each engine: says whose it is, whatever the database says.
 MARKER = "LLM_REPLICA"
 LOG_BYTES = 10 * 1024 * 1024
@@ -55,7 +58,12 @@ def environment(replica_id: int, nonce: str, source: Mapping[str, str] = os.envi
     passed = {
         name: value for name, value in source.items() if name.upper() in PASSED_ON or name.startswith(PASSED_PREFIXES)
     }
-    return {**passed, "LLAMA_API_KEY": engine_key(nonce), MARKER: f"{home_mark()}:{replica_id}:{nonce}"}
+    return {
+        **ENGINE_DEFAULTS,
+        **passed,
+        "LLAMA_API_KEY": engine_key(nonce),
+        MARKER: f"{home_mark()}:{replica_id}:{nonce}",
+    }
 
 
 # -- logs --------------------------------------------------------------------------------------------------------------

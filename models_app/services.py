@@ -68,8 +68,8 @@ def sync_config_file() -> SyncReport:
             config = config_file.read(path)
         if config.document is not None:
             _apply(config, report)
-    for problem in report.problems:
-        logger.error("%s, line %d: %s", path.name, problem.line, problem.reason)
+    for problem in report.problems:  # on the terminal, whoever asked for this shows them
+        logger.error("%s, line %d: %s", path.name, problem.line, problem.reason, extra={"console": False})
     return report
 
 

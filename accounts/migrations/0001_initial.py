@@ -131,7 +131,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name='usagerecord',
-            index=models.Index(fields=['-created_at', '-id'], name='usage_by_time'),
+            index=models.Index(fields=['-created_at', '-id', 'outcome', 'prompt_tokens', 'completion_tokens'], name='usage_by_time'),
         ),
         migrations.AddIndex(
             model_name='usagerecord',

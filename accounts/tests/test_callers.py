@@ -191,10 +191,17 @@ class TestSession:
         assert await callers.caller_from_session(headers, "GET") is None
         assert await callers.caller_from_session([], "POST") is None
 
-    async def test_it_ends_with_logout_a_new_password_or_a_disabled_account(self, browser: Client, user: User) -> None:
+    async def test_it_ends_with_a_new_password(self, browser: Client, user: User) -> None:
         headers = self.headers(browser)
         assert await callers.caller_from_session(headers, "GET")
         await sync_to_async(services.set_password)(user, "another-Pass-9")
+        assert await callers.caller_from_session(headers, "GET") is None
+
+    async def test_it_ends_with_a_disabled_account(self, browser: Client, user: User, later) -> None:
+        headers = self.headers(browser)
+        assert await callers.caller_from_session(headers, "GET")
+        await User.objects.aupdate(is_active=False)
+        later(callers.STATE_SECONDS + 0.1)
         assert await callers.caller_from_session(headers, "GET") is None
 
     async def test_logging_out_is_seen_at_once(self, browser: Client) -> None:

@@ -41,11 +41,12 @@ for name, replicas in given["models"].items():
 ModelConfig.objects.create(name="hidden", file="none.gguf", active=False)
 print(json.dumps(tokens))
 """
+QUEUE_LENGTH = 16
 RICH = 10**12
 POOR = 90_000  # at the default price of 1000: 90 tokens
 
 
-def until(condition: Callable[[], object], seconds: float = 10) -> object:
+def until(condition: Callable[[], object], seconds: float = 30) -> object:
     """The first true answer of ``condition``."""
     end = time.monotonic() + seconds
     while not (found := condition()):
@@ -151,7 +152,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     standins = {name: StandIn(free_port(), count) for name, count in slots.items()}
     standins["vectors"].options = ["--embeddings"]
     secrets = f"JWT_SECRET={os.urandom(32).hex()}\nSECRET_KEY={os.urandom(32).hex()}\n"
-    limits = "MODEL_WAIT_SECONDS=1\nQUEUE_LENGTH=40\nALLOWED_HOSTS=127.0.0.1\nMETRICS_ALLOW=127.0.0.1\n"
+    limits = f"MODEL_WAIT_SECONDS=1\nQUEUE_LENGTH={QUEUE_LENGTH}\nALLOWED_HOSTS=127.0.0.1\nMETRICS_ALLOW=127.0.0.1\n"
     (home / ".env").write_text(secrets + limits + f"SERVER_PORT={port}\nSERVER_HOST=127.0.0.1\n")
 
     def replica(name: str) -> dict:
@@ -173,7 +174,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         stack.callback(web.wait)
         stack.callback(web.send_signal, signal.SIGKILL)
         service = Service(f"http://127.0.0.1:{port}", home, tokens, standins)
-        until(lambda: _reachable(service), 30)
+        until(lambda: _reachable(service), 120)
         yield service
 
 

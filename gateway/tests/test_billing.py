@@ -1,86 +1,188 @@
-"""Money held for somebody who has gone goes back, and settlements outlast a database that is away."""
+"""Holds and settlements in batches: nothing is lost, whoever leaves when."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import threading
 
 import pytest
-from django.db import OperationalError, ProgrammingError
+from django.db import DatabaseError, OperationalError, ProgrammingError
 
-from accounts import quota
-from accounts.quota import Held, HoldRequest, Settlement, UsageFigures
+from accounts.quota import Held, HoldRequest, InsufficientQuota
+from gateway import billing as module
 from gateway.billing import Billing
+from gateway.errors import GatewayError
+from gateway.tests.conftest import until
 
-REQUEST = HoldRequest("req-1", 1, "alpha", 10, 20)
+
+class Ledger:
+    """Stands in for accounts.quota and remembers the batches."""
+
+    def __init__(self) -> None:
+        self.gate = threading.Event()
+        self.gate.set()
+        self.holds: list[list[str]] = []
+        self.settled: list[list[str]] = []
+        self.released: list[str] = []
+
+    def hold_many(self, requests) -> list:
+        self.gate.wait()
+        self.holds.append([request.request_id for request in requests])
+        return [
+            InsufficientQuota() if request.max_tokens > 1000 else Held(request.request_id, 5, request.max_tokens, False)
+            for request in requests
+        ]
+
+    def settle_many(self, settlements) -> None:
+        self.settled.append(list(settlements))
+
+    def release_many(self, ids) -> int:
+        self.released.extend(ids)
+        return len(ids)
 
 
 @pytest.fixture
-def released(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Request ids whose holds were given back; no database."""
-    found: list[str] = []
-
-    def hold_many(requests: Sequence[HoldRequest]) -> list[Held]:
-        return [Held(request.request_id, 100, 20, False) for request in requests]
-
-    monkeypatch.setattr(quota, "hold_many", hold_many)
-    monkeypatch.setattr(quota, "release_many", found.extend)
-    return found
+def ledger(monkeypatch: pytest.MonkeyPatch) -> Ledger:
+    ledger = Ledger()
+    monkeypatch.setattr(module, "quota", ledger)
+    return ledger
 
 
-async def test_a_caller_cancelled_in_the_moment_it_gets_its_hold_gives_it_back(released: list[str]) -> None:
+def asked(name: str, tokens: int = 10) -> HoldRequest:
+    return HoldRequest(name, 1, "m", 10, tokens)
+
+
+async def test_requests_that_come_together_share_a_transaction(ledger: Ledger) -> None:
+    billing = Billing()
+    await billing.hold(asked("first"))
+    ledger.gate.clear()
+    tasks = [asyncio.create_task(billing.hold(asked(str(number)))) for number in range(20)]
+    await asyncio.sleep(0)
+    ledger.gate.set()
+    assert [held.request_id for held in await asyncio.gather(*tasks)] == [str(number) for number in range(20)]
+    assert len(ledger.holds) <= 3
+
+
+async def test_a_refusal_concerns_one_request_only(ledger: Ledger) -> None:
+    billing = Billing()
+    results = await asyncio.gather(
+        billing.hold(asked("rich")), billing.hold(asked("poor", 5000)), return_exceptions=True
+    )
+    assert results[0].request_id == "rich"
+    assert isinstance(results[1], GatewayError)
+    assert results[1].code == "insufficient_quota"
+
+
+async def test_who_leaves_before_the_money_is_held_gets_it_back(ledger: Ledger) -> None:
+    billing = Billing()
+    ledger.gate.clear()
+    task = asyncio.create_task(billing.hold(asked("gone")))
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait({task})
+    ledger.gate.set()
+    await asyncio.to_thread(until, lambda: ledger.released == ["gone"])
+
+
+async def test_who_leaves_in_the_moment_the_money_is_held_gets_it_back(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
     billing = Billing()
     deliver = billing._deliver
 
-    def deliver_and_cancel(answered: list) -> None:
+    def deliver_and_leave(answered) -> None:
         deliver(answered)
-        task.cancel()
+        task.cancel()  # the answer is there, the task has not run yet
 
-    billing._deliver = deliver_and_cancel
-    task = asyncio.create_task(billing.hold(REQUEST))
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    assert billing.wait_until_idle(5)
-    assert released == ["req-1"]
+    monkeypatch.setattr(billing, "_deliver", deliver_and_leave)
+    task = asyncio.create_task(billing.hold(asked("gone")))
+    await asyncio.wait({task})
+    assert task.cancelled()
+    assert await asyncio.to_thread(billing.wait_until_idle, 5)
+    assert ledger.released == ["gone"]
 
 
-async def test_who_stays_keeps_it(released: list[str]) -> None:
+async def test_settlements_are_written_when_idle_is_reported(ledger: Ledger) -> None:
     billing = Billing()
-    assert (await billing.hold(REQUEST)).amount == 100
-    assert billing.wait_until_idle(5)
-    assert released == []
+    for number in range(5):
+        billing.settle(number)  # type: ignore[arg-type]
+    assert await asyncio.to_thread(billing.wait_until_idle, 5)
+    assert [item for batch in ledger.settled for item in batch] == [0, 1, 2, 3, 4]
 
 
-def settlement(request_id: str) -> Settlement:
-    return Settlement(request_id, 1, UsageFigures(model_name="alpha", endpoint="x", status=200, outcome="completed"))
+async def test_what_a_finished_request_gives_back_can_be_spent_by_the_next(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    available = 3
 
+    def hold_many(requests) -> list:
+        return [
+            InsufficientQuota()
+            if available < min(request.least_tokens, request.max_tokens)
+            else Held(request.request_id, 5, min(request.max_tokens, available), False)
+            for request in requests
+        ]
 
-def test_settlements_wait_for_a_database_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    settled: list[str] = []
-    failures = iter([OperationalError("away"), OperationalError("away")])
+    def settle_many(settlements) -> None:
+        nonlocal available
+        available = 50
 
-    def settle_many(settlements: Sequence[Settlement]) -> None:
-        if (failure := next(failures, None)) is not None:
-            raise failure
-        settled.extend(row.request_id for row in settlements)
-
-    monkeypatch.setattr(quota, "settle_many", settle_many)
+    monkeypatch.setattr(ledger, "hold_many", hold_many)
+    monkeypatch.setattr(ledger, "settle_many", settle_many)
     billing = Billing()
-    for number in range(3):
-        billing.settle(settlement(f"req-{number}"))
-    assert billing.wait_until_idle(5)
-    assert settled == ["req-0", "req-1", "req-2"]
+    assert (await billing.hold(asked("first", 10))).max_tokens == 3
+    billing.settle("first")  # type: ignore[arg-type]
+    assert (await billing.hold(asked("second", 10))).max_tokens == 10
 
 
-def test_what_no_database_takes_is_not_tried_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    tried: list[int] = []
-
-    def settle_many(settlements: Sequence[Settlement]) -> None:
-        tried.append(len(settlements))
-        raise ProgrammingError("no such table")
-
-    monkeypatch.setattr(quota, "settle_many", settle_many)
+async def test_whoever_can_pay_does_not_wait_for_others_settlements(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settling = threading.Event()
+    monkeypatch.setattr(ledger, "settle_many", lambda _settlements: settling.wait(10))
     billing = Billing()
-    billing.settle(settlement("req-1"))
-    assert billing.wait_until_idle(5)
-    assert tried == [1]
+    billing.settle("earlier")  # type: ignore[arg-type]
+    assert (await billing.hold(asked("now"))).request_id == "now"
+    settling.set()
+    assert await asyncio.to_thread(billing.wait_until_idle, 5)
+
+
+@pytest.mark.parametrize(
+    ("failure", "settled"), [(OperationalError("away"), ["1", "2", "3"]), (ProgrammingError("no such table"), [])]
+)
+async def test_settlements_wait_for_a_database_that_is_away_and_for_no_other_fault(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, failure: DatabaseError, settled: list[str]
+) -> None:
+    failures = iter([failure] * 3)
+    written: list[str] = []
+
+    def settle_many(settlements) -> None:
+        if (now := next(failures, None)) is not None:
+            raise now
+        written.extend(settlements)
+
+    monkeypatch.setattr(ledger, "settle_many", settle_many)
+    billing = Billing()
+    for name in ("1", "2", "3"):
+        billing.settle(name)  # type: ignore[arg-type]
+    assert await asyncio.to_thread(billing.wait_until_idle, 5)
+    assert written == settled
+
+
+async def test_releases_wait_for_a_database_that_is_away(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    release_many, failures = ledger.release_many, iter([OperationalError("away")])
+
+    def sometimes(ids) -> int:
+        if (now := next(failures, None)) is not None:
+            raise now
+        return release_many(ids)
+
+    monkeypatch.setattr(ledger, "release_many", sometimes)
+    billing = Billing()
+    ledger.gate.clear()
+    task = asyncio.create_task(billing.hold(asked("gone")))
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait({task})
+    ledger.gate.set()
+    await asyncio.to_thread(until, lambda: ledger.released == ["gone"])

@@ -18,6 +18,7 @@ class Bar:
     label: str
     tip: str
     label_x: str
+    anchor: str  # labels at the edges stay inside
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,10 @@ def bars(values: Sequence[int], labels: Sequence[str], tips: Sequence[str], *, t
                 height=f"{tall:.1f}",
                 label=label,
                 tip=tip,
-                label_x=_percent(place * (index + 0.5)),
+                label_x=_percent(
+                    place * (index + (GAP / 2 if index == 0 else 1 - GAP / 2 if index == len(values) - 1 else 0.5))
+                ),
+                anchor="start" if index == 0 else "end" if index == len(values) - 1 else "middle",
             )
         )
     return Chart(tuple(made), top, summary)

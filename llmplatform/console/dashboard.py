@@ -83,13 +83,13 @@ def _service_cards(models: list[ModelConfig], hours: list[traffic.Hour], now: da
         Card(_("Tokens today"), formats.number(tokens) if tokens else silence, link=usage, quiet=not tokens),
         Card(
             _("Tokens per second now"),
-            formats.number(gateway.tokens_per_second, 1) if gateway.running else silence,
-            quiet=not gateway.running,
+            formats.number(gateway.tokens_per_second, 1) if gateway.tokens_per_second else silence,
+            quiet=not gateway.tokens_per_second,
         ),
         Card(
             _("Waiting requests"),
             formats.number(gateway.waiting) if gateway.waiting else _("none"),
-            _("%(count)d under way") % {"count": gateway.running} if gateway.running else "",
+            _("%(count)d under way") % {"count": gateway.under_way} if gateway.under_way else "",
             quiet=not gateway.waiting,
         ),
     ]

@@ -10,16 +10,16 @@ from llmplatform.service import run_folder
 
 @dataclass(frozen=True)
 class GatewayNow:
-    running: int
+    under_way: int
     waiting: int
-    tokens_per_second: float
+    tokens_per_second: float  # mean of the last half minute
 
 
 def gateway_now() -> GatewayNow:
     """Of this web process, which is the one that carries the requests."""
     figures = live.figures("gateway")
     return GatewayNow(
-        running=figures.get("requests_under_way", 0),
+        under_way=figures.get("requests_under_way", 0),
         waiting=figures.get("queued", 0),
         tokens_per_second=figures.get("tokens_per_second", 0.0),
     )

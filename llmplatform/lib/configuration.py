@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from dotenv.parser import parse_stream
 
@@ -116,6 +117,17 @@ class Settings(Mapping[str, str]):
         if raw in {"", "1", "true", "yes", "on", "0", "false", "no", "off"}:
             return raw in {"1", "true", "yes", "on"} if raw else default
         raise ConfigurationError(_("%(name)s=%(value)s: must be true or false") % {"name": name, "value": raw})
+
+    def time_zone(self, name: str, default: str) -> str:
+        value = self.text(name, default)
+        try:
+            ZoneInfo(value)
+        except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+            raise ConfigurationError(
+                _("%(name)s=%(value)s: there is no such time zone; write for example Asia/Shanghai")
+                % {"name": name, "value": value}
+            ) from error
+        return value
 
     def micro_credits(self, name: str, default: str) -> int:
         """A price in credits as whole micro-credits. Raises ConfigurationError when it is finer than one micro-credit."""

@@ -20,6 +20,7 @@ SQLITE_OPTIONS = {
         "PRAGMA cache_size=-16000; PRAGMA temp_store=MEMORY; PRAGMA journal_size_limit=67108864;"
     ),
 }
+ENGINES = {"django.db.backends.sqlite3", "django.db.backends.postgresql"}
 
 
 def parse(url: str, home: Path) -> dict[str, Any]:
@@ -39,7 +40,10 @@ def parse(url: str, home: Path) -> dict[str, Any]:
     try:
         if not rest.strip("/"):
             raise ValueError(url)
-        parsed = dict(dj_database_url.parse(url, conn_max_age=60, conn_health_checks=True))
+        # Under ASGI each request may run in a new thread: a connection kept open for the next request would never be found.
+        parsed = dict(dj_database_url.parse(url, conn_max_age=0))
+        if parsed["ENGINE"] not in ENGINES:
+            raise ValueError(url)
     except (ValueError, KeyError) as error:
         raise ConfigurationError(
             _(

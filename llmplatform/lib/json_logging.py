@@ -78,11 +78,12 @@ class SharedRotatingFileHandler(logging.handlers.WatchedFileHandler):
         self._rotation = FileLock(str(Path(filename).with_name(f".{Path(filename).name}.lock")), timeout=0)
 
     def emit(self, record: logging.LogRecord) -> None:
-        # An OSError here is a full or read-only disk: logging goes on as well as it can.
+        # An OSError here is a full disk or a folder that cannot be written: the service goes on without this line.
         with contextlib.suppress(OSError, Timeout):
             if self._is_full():
                 self._rotate()
-        super().emit(record)
+        with contextlib.suppress(OSError):
+            super().emit(record)
 
     def _open(self) -> Any:
         Path(self.baseFilename).parent.mkdir(parents=True, exist_ok=True)

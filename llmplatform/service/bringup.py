@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.conf import settings
+from django.core.checks import run_checks
 from django.core.management import call_command
 from django.db import connections
 from django.db.migrations.executor import MigrationExecutor
@@ -23,7 +24,7 @@ from django.utils.translation import gettext as _
 from accounts import services as accounts
 from accounts.models import User
 from llmplatform.lib import process_identity
-from llmplatform.service import addresses, local_client, static_files
+from llmplatform.service import addresses, checks, local_client, static_files
 from models_app import starter
 from models_app.models import ModelConfig, Replica
 from models_app.reasons import text as reason_text
@@ -35,6 +36,10 @@ MODEL_MAY_TAKE = 600.0
 POLL = 0.05
 
 
+class WrongSettings(Exception):
+    """One sentence on what is wrong, one on what to do."""
+
+
 def tell(event: str, **fields: Any) -> None:
     sys.stdout.write(json.dumps({"event": event, **fields}) + "\n")
     sys.stdout.flush()
@@ -43,6 +48,7 @@ def tell(event: str, **fields: Any) -> None:
 # -- before the children start -----------------------------------------------------------------------------------------
 def prepare() -> str:
     """Returns the administrator's password if one was made up now, else nothing."""
+    _check_settings()
     _migrate()
     if static_files.collect_if_changed():
         tell("say", text=_("Pages and styles are in place."))
@@ -52,6 +58,15 @@ def prepare() -> str:
     password = _create_administrator()
     tell("prepared")
     return password
+
+
+def _check_settings() -> None:
+    """Raises WrongSettings; what is only unwise is told."""
+    messages = run_checks(tags=[checks.TAG])
+    for message in messages:
+        if message.is_serious():
+            raise WrongSettings(f"{message.msg} {message.hint}")
+        tell("say", text=f"! {message.msg} {message.hint}")
 
 
 def _migrate() -> None:

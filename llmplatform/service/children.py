@@ -61,6 +61,14 @@ def ask_to_end(process: subprocess.Popen[bytes]) -> None:
         process.send_signal(signal.SIGTERM)
 
 
+def tell_to_go_on(process: subprocess.Popen[bytes] | None) -> None:
+    """A line on its standard input. One that has ended meanwhile is noticed elsewhere."""
+    if process is not None and process.stdin is not None:
+        with contextlib.suppress(OSError):
+            process.stdin.write(b"go\n")
+            process.stdin.flush()
+
+
 def close_pipe(process: subprocess.Popen[bytes]) -> None:
     if process.stdin is not None and not process.stdin.closed:
         with contextlib.suppress(OSError):  # the reader went first
@@ -89,20 +97,19 @@ class Child:
         self._started = 0.0
         self._start_after = 0.0
 
-    def start(self) -> None:
-        self.process = spawn(self.command, self.name)
+    def start(self, *options: str) -> None:
+        self.process = spawn([*self.command, *options], self.name)
         self._started = time.monotonic()
         logger.info("started %s", self.name, extra={"child": self.name, "child_pid": self.process.pid})
 
-    def step(self) -> bool:
-        """Notice an end, start again when its pause is over. Whether a new process was started."""
+    def step(self) -> int:
+        """Notice an end, start again when its pause is over. The pid, 0 when nothing runs."""
         now = time.monotonic()
         if self.process is not None and self.process.poll() is not None:
             self._ended(self.process, now)
         if self.process is None and now >= self._start_after:
             self.start()
-            return True
-        return False
+        return self.process.pid if self.process else 0
 
     def _ended(self, process: subprocess.Popen[bytes], now: float) -> None:
         close_pipe(process)

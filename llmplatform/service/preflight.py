@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import platform
 import shutil
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -36,7 +38,7 @@ class Verdict:
 
 def all_checks() -> list[Verdict]:
     checks: list[Callable[[], Verdict]] = [python, processor, cores, memory, disk, engine, server_port, llama_port]
-    return [check() for check in checks] + folders()
+    return [check() for check in checks] + certificates() + folders()
 
 
 def show(verdicts: list[Verdict]) -> None:
@@ -140,8 +142,18 @@ def server_port() -> Verdict:
     running = run_folder.read(settings.HOME_DIR)
     if running is not None:
         return Verdict("ok", _("port %(port)d: this service, process %(pid)d") % {"port": port, "pid": running.pid})
-    if _free(settings.SERVER_HOST, port):
+    error = _listen_error(settings.SERVER_HOST.strip("[]"), port)
+    if error is None:
         return Verdict("ok", _("port %(port)d is free") % {"port": port})
+    if isinstance(error, PermissionError):
+        text = _("port %(port)d: this user may not listen there") % {"port": port}
+        return Verdict("problem", text, _("set SERVER_PORT in .env to 1024 or more"))
+    if error.errno != errno.EADDRINUSE:
+        text = _("SERVER_HOST=%(host)s is no address of this machine (%(reason)s)") % {
+            "host": settings.SERVER_HOST,
+            "reason": error.strerror or error,
+        }
+        return Verdict("problem", text, _("set it to 0.0.0.0 for every network, or 127.0.0.1 for this machine only"))
     return Verdict("problem", _used(port), _("end it, or set SERVER_PORT in .env to another port"))
 
 
@@ -165,16 +177,20 @@ def _used(port: int) -> str:
 
 
 def _free(host: str, port: int) -> bool:
+    return _listen_error(host, port) is None
+
+
+def _listen_error(host: str, port: int) -> OSError | None:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        if os.name == "posix":  # as the web server does: connections that just ended are no hindrance
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            if os.name == "posix":  # as the web server does: connections that just ended are no hindrance
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((host, port))
             probe.listen(1)
-        except OSError:
-            return False
-    return True
+    except OSError as error:  # socket.gaierror is one
+        return error
+    return None
 
 
 def port_holder(port: int) -> str:
@@ -187,6 +203,22 @@ def port_holder(port: int) -> str:
     except psutil.Error:
         pass
     return ""
+
+
+def certificates() -> list[Verdict]:
+    """Only where TLS_CERT is set."""
+    if not settings.TLS_CERT:
+        return []
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(settings.TLS_CERT, settings.TLS_KEY or None)
+    except OSError as error:  # ssl.SSLError is one
+        text = _("TLS_CERT=%(path)s cannot be used (%(reason)s)") % {
+            "path": settings.TLS_CERT,
+            "reason": error.strerror or error,
+        }
+        remedy = _("name a certificate in PEM form, and its key in TLS_KEY; or remove both lines")
+        return [Verdict("problem", text, remedy)]
+    return [Verdict("ok", _("certificate %(path)s") % {"path": settings.TLS_CERT})]
 
 
 def folders() -> list[Verdict]:

@@ -67,7 +67,8 @@ class Serve:
         self.lock = lock
         # SimpleQueue may be put to from a signal handler.
         self.events: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
-        self.children = [children.Child("web", ["web"]), children.Child("supervisor", ["startmodels"])]
+        self.web = children.Child("web", ["web"])
+        self.children = [self.web, children.Child("supervisor", ["startmodels"])]
         self.helper: subprocess.Popen[bytes] | None = None
         self.progress = Progress()
         self.login: dict[str, str] = {}
@@ -79,25 +80,31 @@ class Serve:
         if self.options.detached:
             return self._keep_running()
         self._start_helper()
-        self._until("prepared")
         if self.options.background:
+            self._until("prepared")
             return self._hand_over()
-        self._tell_helper_to_go_on()
+        # The web server loads its programs, which takes a second, while the database is prepared; then it may open it.
+        self.web.start("--wait")
+        self._until("prepared")
+        children.tell_to_go_on(self.web.process)
+        children.tell_to_go_on(self.helper)
         return self._keep_running()
 
     def _keep_running(self) -> int:
         logger.info("serve started", extra={"version": llmplatform.__version__})
+        recorded: list[int] = []
         while True:
-            started = [child.step() for child in self.children]
-            if any(started):
+            running = [child.step() for child in self.children]
+            if running != recorded:
                 self._record()
+                recorded = running
             self._handle(self._next_event(TICK))
 
     def _hand_over(self) -> int:
         """--background: another ``serve`` takes over; this one waits until it is ready and shows the box."""
         self.lock.release(force=True)
         detached = _spawn_detached(self.options.debug)
-        self._tell_helper_to_go_on()
+        children.tell_to_go_on(self.helper)
         while self.helper is not None:
             if detached.poll() is not None:
                 complain(_("The service ended at once; logs/serve.log says why."))
@@ -155,11 +162,6 @@ class Serve:
                 sys.stderr.buffer.write(line)
         self.events.put({"event": "helper_ended", "code": helper.wait()})
 
-    def _tell_helper_to_go_on(self) -> None:
-        if self.helper is not None and self.helper.stdin is not None:
-            self.helper.stdin.write(b"go\n")
-            self.helper.stdin.flush()
-
     # -- events ----------------------------------------------------------------------------------------------------
     def _install_signal_handlers(self) -> None:
         for name in ("SIGTERM", "SIGINT", "SIGBREAK"):
@@ -200,7 +202,7 @@ class Serve:
             children.close_pipe(self.helper)
         self.helper = None
         if code:
-            logger.error("bringup ended with exit code %d", code)
+            logger.error("bringup ended with exit code %d", code, extra={"console": False})
         self._show_login_if_unseen()
 
     def _show_box(self, event: dict[str, Any]) -> None:

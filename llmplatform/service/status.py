@@ -6,10 +6,12 @@ from collections import defaultdict
 from dataclasses import dataclass
 from datetime import datetime
 
+from django.conf import settings
 from django.db import DatabaseError
 from django.utils.translation import gettext as _
 
 from llmplatform.service import local_client, run_folder
+from models_app import config_file
 from models_app.models import ModelConfig, Replica
 from models_app.reasons import text as reason_text
 from models_app.states import State
@@ -24,7 +26,7 @@ class Row:
 
 
 def rows(running: run_folder.Running) -> list[Row]:
-    return [_serve(running), *_children(running), _web_answers(running), *_models()]
+    return [_serve(running), *_children(running), _web_answers(running), *_models(), *_config_file()]
 
 
 def _serve(running: run_folder.Running) -> Row:
@@ -64,6 +66,15 @@ def _models() -> list[Row]:
         return [_model(model, replicas[model.pk]) for model in ModelConfig.objects.all()]
     except DatabaseError as error:
         return [Row(_("database"), _("no answer"), str(error), well=False)]
+
+
+def _config_file() -> list[Row]:
+    """Entries that never became a model are seen nowhere else."""
+    path = settings.MODEL_CONFIG_PATH
+    return [
+        Row(path.name, _("line %(line)d") % {"line": line}, reason, well=False)
+        for line, reason in config_file.read(path).problems
+    ]
 
 
 def _model(model: ModelConfig, replicas: list[Replica]) -> Row:

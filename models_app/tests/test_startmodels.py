@@ -250,3 +250,14 @@ def test_a_model_added_as_the_guide_says_and_a_broken_one_beside_it(installation
     assert "broken: failed" in outcome.stdout
     states = sorted(row["state"] for row in installation.rows())
     assert states == ["failed", "ready", "ready"]
+
+
+def test_stopping_works_without_a_supervisor_too(installation):
+    supervisor = installation.supervise()
+    installation.ready()
+    supervisor.kill()
+    supervisor.wait()
+    stopped = installation.manage("stopmodels")
+    assert (stopped.returncode, stopped.stdout) == (0, f"{NAME}: stopped\n")
+    assert not engines(installation.home)
+    assert installation.rows() == []

@@ -92,7 +92,7 @@ export class Sidebar {
     this.drawerButton.addEventListener("click", () => this.#drawer(true));
     this.scrim.addEventListener("click", () => this.closeDrawer());
     document.getElementById("drawer-close").addEventListener("click", () => this.closeDrawer());
-    this.aside.addEventListener("keydown", (event) => {
+    document.addEventListener("keydown", (event) => {
       if (event.key === "Escape") this.closeDrawer();
     });
   }

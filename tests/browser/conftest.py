@@ -3,9 +3,12 @@ policy refused, or a request to another host fails the test."""
 
 from __future__ import annotations
 
+import json
 import secrets
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
@@ -13,7 +16,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, expect, sync_playwright
 
 from tests.browser.chromium import launch
-from tests.running_service import Service
+from tests.running_service import Service, running
 
 expect.set_options(timeout=15_000)
 DESKTOP = {"width": 1440, "height": 900}
@@ -58,6 +61,10 @@ def chromium() -> Iterator[Browser]:
 
 @pytest.fixture
 def watch(service: Service) -> Iterator[Watch]:
+    yield from watching(service)
+
+
+def watching(service: Service) -> Iterator[Watch]:
     watch = Watch(urlsplit(service.base_url).netloc)
     yield watch
     assert watch.problems == []
@@ -68,17 +75,21 @@ NewContext = Callable[..., BrowserContext]
 
 @pytest.fixture
 def new_context(chromium: Browser, service: Service, watch: Watch) -> Iterator[NewContext]:
-    contexts: list[BrowserContext] = []
+    yield from contexts(chromium, service, watch)
+
+
+def contexts(chromium: Browser, service: Service, watch: Watch) -> Iterator[NewContext]:
+    made: list[BrowserContext] = []
 
     def make(**options: object) -> BrowserContext:
         settings = {"viewport": DESKTOP, "locale": "en-US", "color_scheme": "light", **options}
         context = chromium.new_context(base_url=service.base_url, **settings)
         context.on("page", watch.add)
-        contexts.append(context)
+        made.append(context)
         return context
 
     yield make
-    for context in contexts:
+    for context in made:
         context.close()
 
 
@@ -89,6 +100,10 @@ def page(new_context: NewContext) -> Page:
 
 @pytest.fixture(scope="session")
 def person(service: Service) -> Person:
+    return registered(service)
+
+
+def registered(service: Service) -> Person:
     """Somebody with an account and enough credit for all tests."""
     person = Person("person-" + secrets.token_hex(3))
     body = {"username": person.name, "password": person.password, "email": f"{person.name}@example.com"}
@@ -114,9 +129,50 @@ def log_in(page: Page, person: Person) -> None:
     page.locator("main form button.primary").click()
 
 
-@pytest.fixture
-def chat(page: Page, person: Person) -> Page:
-    """A new conversation of somebody who is logged in."""
+def new_chat(page: Page, person: Person) -> Page:
     log_in(page, person)
     expect(page.locator("main[data-line=up]")).to_be_attached()
     return page
+
+
+@pytest.fixture
+def chat(page: Page, person: Person) -> Page:
+    """A new conversation of somebody who is logged in."""
+    return new_chat(page, person)
+
+
+# -- answers that take as long as a test needs ---------------------------------------------------------------------------
+STANDIN = Path(__file__).resolve().parents[1] / "standin" / "llama_server.py"
+
+
+@pytest.fixture(scope="session")
+def slow_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service whose engine is the stand-in: each answer is 400 words, one every 50 ms, whatever else the machine does."""
+    folder = tmp_path_factory.mktemp("slow")
+    engine = folder / "llama-server"
+    switches = {"chunks": 400, "token_seconds": 0.05}
+    engine.write_text(f"#!/bin/sh\nexec {sys.executable} {STANDIN} --switches '{json.dumps(switches)}' \"$@\"\n")
+    engine.chmod(0o755)
+    with running(folder / "home", LLAMA_CPP_PATH=str(engine)) as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def slow_person(slow_service: Service) -> Person:
+    return registered(slow_service)
+
+
+@pytest.fixture
+def slow_watch(slow_service: Service) -> Iterator[Watch]:
+    yield from watching(slow_service)
+
+
+@pytest.fixture
+def slow_chat(chromium: Browser, slow_service: Service, slow_person: Person, slow_watch: Watch) -> Iterator[Page]:
+    """As ``chat``, with the slow engine. An answer still being written at the end is stopped."""
+    for make in contexts(chromium, slow_service, slow_watch):
+        page = new_chat(make().new_page(), slow_person)
+        yield page
+        if page.locator("#stop").is_visible():
+            page.locator("#stop").click()
+            expect(page.locator("#send")).to_be_visible()

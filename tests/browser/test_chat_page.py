@@ -7,7 +7,7 @@ import re
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from tests.browser.conftest import PHONE, NewContext, Person, Watch, log_in
+from tests.browser.conftest import PHONE, NewContext, Person, log_in
 
 pytestmark = pytest.mark.e2e
 
@@ -81,35 +81,6 @@ def test_answer_again(chat: Page):
     expect(chat.locator(".question")).to_have_count(1)
 
 
-def test_reload_in_the_middle_of_an_answer(chat: Page):
-    ask(chat, LONG)
-    wait_for_text(chat)
-    chat.wait_for_url(re.compile(r"/chat/.+"))
-    before = text_of(last_answer(chat))
-    chat.reload()
-    expect(last_answer(chat)).to_have_attribute("data-state", "running")
-    expect(last_answer(chat).locator(".prose")).to_contain_text(before[:30])
-    expect(chat.get_by_role("button", name="Stop")).to_be_visible()
-    wait_for_more(chat)
-    chat.get_by_role("button", name="Stop").click()
-    wait_for_end(chat, "stopped")
-
-
-def test_second_tab_follows_live(chat: Page):
-    ask(chat, LONG)
-    chat.wait_for_url(re.compile(r"/chat/.+"))
-    other = chat.context.new_page()
-    other.goto(chat.url)
-    wait_for_text(other)
-    chat.get_by_role("button", name="Stop").click()
-    wait_for_end(chat, "stopped")
-    wait_for_end(other, "stopped")
-    assert text_of(last_answer(other)) == text_of(last_answer(chat))
-    ask(other, SHORT)
-    expect(chat.locator(".question")).to_have_count(2)
-    wait_for_end(chat)
-
-
 def test_enter_of_an_input_method_does_not_send(chat: Page):
     field = chat.locator("#input")
     field.fill("nihao")
@@ -122,36 +93,6 @@ def test_enter_of_an_input_method_does_not_send(chat: Page):
     chat.keyboard.press("Shift+Enter")
     expect(field).to_have_value("nihao\n")
     expect(chat.locator(".question")).to_have_count(0)
-
-
-def test_text_stays_when_the_line_is_down(chat: Page, watch: Watch):
-    chat.context.set_offline(True)
-    expect(chat.locator("main[data-line=down]")).to_be_attached()
-    expect(chat.locator("#line-state")).to_be_visible()
-    ask(chat, SHORT)
-    expect(chat.locator("#note")).to_be_visible()
-    expect(chat.locator("#input")).to_have_value(SHORT)
-    chat.context.set_offline(False)
-    expect(chat.locator("main[data-line=up]")).to_be_attached()
-    expect(chat.locator("#line-state")).to_be_hidden()
-    chat.locator("#input").press("Enter")
-    wait_for_end(chat)
-    watch.problems.clear()  # the browser notes each attempt to connect while offline
-
-
-def test_answer_goes_on_after_a_cut_line(chat: Page, watch: Watch):
-    ask(chat, LONG)
-    wait_for_text(chat)
-    chat.context.set_offline(True)
-    expect(chat.locator("main[data-line=down]")).to_be_attached()
-    shown = text_of(last_answer(chat))
-    chat.context.set_offline(False)
-    expect(last_answer(chat).locator(".prose")).not_to_have_text(shown, timeout=ANSWER_TIME)
-    expect(last_answer(chat)).to_have_attribute("data-state", re.compile("stopped|done"), timeout=ANSWER_TIME)
-    followed = text_of(last_answer(chat))
-    chat.reload()
-    assert text_of(last_answer(chat)) == followed
-    watch.problems.clear()
 
 
 def test_draft_is_kept_for_each_conversation(chat: Page):

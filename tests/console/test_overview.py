@@ -6,8 +6,9 @@ from datetime import UTC, datetime, timedelta
 from time import perf_counter
 
 import pytest
+from django.core.cache import cache
+from django.db import connection
 from django.test import Client
-from django.utils import timezone
 
 from accounts.models import UsageRecord, User
 from llmplatform.console import chart, runtime, traffic
@@ -111,19 +112,46 @@ def test_overview_with_data(as_operator: Client, user: User, machine, monkeypatc
     assert 'data-live="cards"' in live
 
 
+def test_what_the_gateway_does_now_is_shown(as_operator: Client, monkeypatch):
+    figures = {"requests_under_way": 7, "queued": 3, "tokens_per_second": 41.25}
+    monkeypatch.setattr("cluster.live.figures", lambda name: figures if name == "gateway" else {})
+    page = as_operator.get("/admin/").content.decode()
+    assert "7 under way" in page
+    assert "41.2" in page
+
+
 def test_the_supervisor_is_known_by_its_process(settings, monkeypatch, tmp_path):
     monkeypatch.setenv("LLM_HOME", str(tmp_path))
     assert runtime.supervisor_alive() is False
 
 
-def test_large_tables_stay_quick(as_administrator: Client, user: User):
-    make_usage(100_000, user)
-    for path in (
-        "/admin/accounts/usagerecord/",
-        "/admin/accounts/usagerecord/?model=tiny",
-        "/admin/accounts/usagerecord/?q=ben",
-    ):
+def fill_usage_table(user: User, count: int) -> None:
+    """One record a second, made by the database itself: 100,000 objects would take longer than the test."""
+    make_usage(1, user)
+    columns = [
+        field.column for field in UsageRecord._meta.fields if field.column not in {"id", "request_id", "created_at"}
+    ]
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"INSERT INTO accounts_usagerecord (request_id, created_at, {', '.join(columns)}) "
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < %s) "
+            f"SELECT 'many-' || i, datetime('now', '-' || i || ' seconds'), {', '.join(columns)} FROM accounts_usagerecord, n",
+            [count],
+        )
+
+
+USAGE = "/admin/accounts/usagerecord/"
+
+
+@pytest.mark.parametrize(
+    "path", ["/admin/", USAGE, f"{USAGE}?model=tiny", f"{USAGE}?q=ben", f"{USAGE}?outcome__exact=failed"]
+)
+def test_large_tables_stay_quick(as_administrator: Client, user: User, path: str):
+    fill_usage_table(user, 100_000)
+    times = []
+    for _attempt in range(3):
+        cache.clear()
         began = perf_counter()
         assert as_administrator.get(path).status_code == 200
-        assert perf_counter() - began < 1.0, path  # 0.3 s on an idle machine, room for a busy one
-    assert timezone.now()
+        times.append(perf_counter() - began)
+    assert min(times) < 1.0  # 0.1 s on an idle machine; room for one that is busy with other tests

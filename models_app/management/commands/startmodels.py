@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import sys
 from argparse import ArgumentParser
@@ -46,7 +47,10 @@ class Command(BaseCommand):
             sys.exit(1)
 
     def _sync(self) -> None:
-        for line, reason in services.sync_config_file().problems:
+        problems = services.sync_config_file().problems
+        if os.environ.get(parent_watch.VARIABLE):  # serve has shown them
+            return
+        for line, reason in problems:
             self.stderr.write(_("model_config.json, line %(line)d: %(reason)s") % {"line": line, "reason": reason})
 
     def _activate(self, names: list[str]) -> None:

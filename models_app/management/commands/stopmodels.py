@@ -9,7 +9,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from llmplatform.lib.errors import ApiError
-from models_app import services, supervisor_lock, waiting
+from models_app import leftovers, services, waiting
 from models_app.states import State
 
 
@@ -28,8 +28,7 @@ class Command(BaseCommand):
                 services.set_active(name, False)
         except ApiError as error:
             raise CommandError(error.message) from error
-        if supervisor_lock.holder() is None:  # then nobody would stop them, and nothing that is ours runs
-            return
+        leftovers.end_left_engines(names)
         outcomes = list(waiting.wait_for(names, waiting.STOPPED, options["timeout"]))
         for outcome in outcomes:
             self.stdout.write(outcome.line)

@@ -1,0 +1,122 @@
+"""What it costs that the engine's threads spin while they wait for each other: tokens per second with OMP_WAIT_POLICY left
+alone and set to PASSIVE, on a quiet machine and beside programs that want the cores too.
+
+    python bench/engine_threads.py MODEL.gguf [--busy N] [--rounds N]
+
+``--busy``: how many busy programs run beside in the second part (default: as many as cores). Both engines run all the time and
+are asked in turn, so that a machine that changes its speed does so for both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import secrets
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+
+ROOT = Path(__file__).resolve().parent.parent
+POLICIES = ("default", "PASSIVE")
+BURN = "while True: pass"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def engine(model: str, policy: str, key: str) -> Iterator[str]:
+    """A running engine; yields its address."""
+    port, threads = free_port(), str(os.cpu_count() or 1)
+    argv = [sys.executable, "-m", "models_app.engine_main", "--model", model, "--alias", "bench", "--port", str(port)]
+    argv += [
+        "--ctx-size",
+        "2048",
+        "--parallel",
+        "1",
+        "--threads",
+        threads,
+        "--threads-batch",
+        threads,
+        "--cache-ram",
+        "0",
+    ]
+    environment = {**os.environ, "LLAMA_API_KEY": key}
+    environment.pop("OMP_WAIT_POLICY", None)
+    if policy != "default":
+        environment["OMP_WAIT_POLICY"] = policy
+    process = subprocess.Popen(argv, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        address = f"http://127.0.0.1:{port}"
+        wait_until_healthy(address, process)
+        yield address
+    finally:
+        process.kill()
+        process.wait()
+
+
+def wait_until_healthy(address: str, process: subprocess.Popen[bytes]) -> None:
+    for _ in range(600):
+        with contextlib.suppress(httpx.HTTPError):
+            if httpx.get(f"{address}/health", timeout=5).status_code == 200:
+                return
+        if process.poll() is not None:
+            raise SystemExit("the engine did not start")
+        time.sleep(0.1)
+    raise SystemExit("the engine did not become ready")
+
+
+def ask(address: str, key: str) -> tuple[float, float]:
+    """Prompt and generation speed in tokens per second, as the engine reports them."""
+    body = {"prompt": f"{secrets.token_hex(4)} " + "the quick brown fox " * 30, "n_predict": 24, "ignore_eos": True}
+    answer = httpx.post(
+        f"{address}/completion", json=body, headers={"Authorization": f"Bearer {key}"}, timeout=600
+    ).raise_for_status()
+    timings = answer.json()["timings"]
+    return timings["prompt_per_second"], timings["predicted_per_second"]
+
+
+def measure(addresses: dict[str, str], key: str, rounds: int, title: str) -> None:
+    seen: dict[str, list[tuple[float, float]]] = {policy: [] for policy in addresses}
+    for _ in range(rounds):
+        for policy, address in addresses.items():
+            seen[policy].append(ask(address, key))
+    median = {
+        policy: tuple(statistics.median(column) for column in zip(*rows, strict=True)) for policy, rows in seen.items()
+    }
+    for policy, (prompt, generated) in median.items():
+        print(f"{title:<22} {policy:<8} prompt {prompt:8.1f} tokens/s   answer {generated:7.1f} tokens/s")
+    ratios = [after / before for before, after in zip(median["default"], median["PASSIVE"], strict=True)]
+    print(f"{title:<22} ratio    prompt {ratios[0]:8.2f}            answer {ratios[1]:7.2f}\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("model")
+    parser.add_argument("--busy", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    key = secrets.token_hex(16)
+    with contextlib.ExitStack() as stack:
+        addresses = {policy: stack.enter_context(engine(options.model, policy, key)) for policy in POLICIES}
+        measure(addresses, key, options.rounds, "quiet")
+        burners = [subprocess.Popen([sys.executable, "-c", BURN]) for _ in range(options.busy)]
+        try:
+            measure(addresses, key, options.rounds, f"beside {options.busy} busy programs")
+        finally:
+            for burner in burners:
+                burner.kill()
+
+
+if __name__ == "__main__":
+    main()
