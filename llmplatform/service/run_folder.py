@@ -82,13 +82,23 @@ def write(home: Path, running: Running) -> None:
 
 def read(home: Path | None = None) -> Running | None:
     """What the last ``serve`` wrote, if that process still lives."""
+    running = _stored(home)
+    return running if running is not None and running.alive() else None
+
+
+def left_over(home: Path) -> list[ProcessRecord]:
+    """Children of a ``serve`` that was killed: they notice, and end within seconds. Only for the holder of the lock."""
+    stored = _stored(home)
+    return [child for child in stored.children.values() if child.alive()] if stored is not None else []
+
+
+def _stored(home: Path | None) -> Running | None:
     try:
         stored: dict[str, Any] = json.loads((folder(home) / "serve.json").read_text(encoding="utf-8"))
         children = {name: ProcessRecord(**record) for name, record in stored.pop("children").items()}
-        running = Running(**stored, children=children)
+        return Running(**stored, children=children)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    return running if running.alive() else None
 
 
 def remove(home: Path) -> None:
