@@ -306,7 +306,8 @@ class Exchange:
                 count.completion = self._delivered(meter)
             self.settle_counted(Outcome.COMPLETED, 200, count)
         else:
-            counting.later(self, counting.of_prompt(self, self._delivered(meter)), outcome)
+            delivered = self._delivered(meter)
+            counting.later(self, counting.of_prompt(self, delivered), outcome, delivered)
 
     def _delivered(self, meter: StreamMeter) -> int:
         return max(0, meter.events - self.endpoint.bare_events * self.plan.answers)

@@ -87,46 +87,12 @@ PLACES = [
     "%20",
 ]
 # Fields of a chat request that reach the engine; the description leaves them open.
-ENGINE_FIELDS = [
-    "messages",
-    "stream_options",
-    "stop",
-    "temperature",
-    "top_p",
-    "top_k",
-    "min_p",
-    "seed",
-    "n",
-    "logprobs",
-    "top_logprobs",
-    "logit_bias",
-    "response_format",
-    "tools",
-    "tool_choice",
-    "grammar",
-    "json_schema",
-    "presence_penalty",
-    "frequency_penalty",
-    "repeat_penalty",
-    "user",
-    "metadata",
-    "samplers",
-    "chat_template_kwargs",
-    "cache_prompt",
-    "n_predict",
-    "max_completion_tokens",
-    "max_tokens",
-    "stream",
-    "ignore_eos",
-    "timings_per_token",
-    "parallel_tool_calls",
-    "reasoning_format",
-    "dry_sequence_breakers",
-    "prompt",
-    "input",
-    "return_progress",
-    "t_max_predict_ms",
-]
+ENGINE_FIELDS = (  # noqa: SIM905 - one name a line would be long
+    "messages stream_options stop temperature top_p top_k min_p seed n logprobs top_logprobs logit_bias response_format"
+    " tools tool_choice grammar json_schema presence_penalty frequency_penalty repeat_penalty user metadata samplers"
+    " chat_template_kwargs cache_prompt n_predict max_completion_tokens max_tokens stream ignore_eos timings_per_token"
+    " parallel_tool_calls reasoning_format dry_sequence_breakers prompt input return_progress t_max_predict_ms"
+).split()
 MESSAGES: list[Any] = [
     [{}],
     [{"role": "user"}],

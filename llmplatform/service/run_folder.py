@@ -109,7 +109,9 @@ def replace_file(path: Path, text: str, mode: int = 0o644) -> None:
     """Write the whole file or nothing: readers never see half of it."""
     path = path.resolve()  # a symlink stays one
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    scratch.unlink(missing_ok=True)  # of a process that had this pid and died here
+    # A file of our own making: nobody else's, with other permissions or leading elsewhere, is written to.
+    descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as stream:
         stream.write(text)
         stream.flush()
