@@ -77,7 +77,7 @@ def talk(user: User) -> Conversation:
 
 def model(state: State) -> None:
     tiny = ModelConfig.objects.create(name="tiny", file="tiny.gguf")
-    Replica.objects.create(model=tiny, number=1, state=state, port=1, slots=1)
+    Replica.objects.create(model=tiny, number=1, state=state, since=timezone.now())
 
 
 # -- which language ------------------------------------------------------------------------------------------------------

@@ -51,7 +51,7 @@ class Command(BaseCommand):
             try:
                 password = bringup.prepare()
             except bringup.WrongSettings as error:
-                raise CommandError(str(error)) from error
+                give_up(str(error))
             except ValidationError as error:
                 give_up("ADMIN_USERNAME: " + " ".join(error.messages))
             except DatabaseError as error:
