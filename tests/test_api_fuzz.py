@@ -74,7 +74,18 @@ VALUES: list[Any] = [
     {},
     {"a": {"b": [1]}},
 ]
-PLACES = ["no-such", "%00", "a%00b", "..%2F..%2Fetc%2Fpasswd", "%FF%FE", "x" * 3000, "-1", "9" * 40, "%F0%9F%92%A9", "%20"]
+PLACES = [
+    "no-such",
+    "%00",
+    "a%00b",
+    "..%2F..%2Fetc%2Fpasswd",
+    "%FF%FE",
+    "x" * 3000,
+    "-1",
+    "9" * 40,
+    "%F0%9F%92%A9",
+    "%20",
+]
 # Fields of a chat request that reach the engine; the description leaves them open.
 ENGINE_FIELDS = (
     "messages stream_options stop temperature top_p top_k min_p seed n logprobs top_logprobs logit_bias response_format"
@@ -290,10 +301,27 @@ def test_every_path_with_strange_places(client, operations) -> None:
 
 
 def test_every_parameter_with_strange_values(client, operations) -> None:
-    values = ["", "-1", "9" * 40, "text", "%00", "a%00b", "NaN", "9999-99-99", "%FF", "%ED%A0%80", "x" * 3000, "[]", "1,2"]
+    values = [
+        "",
+        "-1",
+        "9" * 40,
+        "text",
+        "%00",
+        "a%00b",
+        "NaN",
+        "9999-99-99",
+        "%FF",
+        "%ED%A0%80",
+        "x" * 3000,
+        "[]",
+        "1,2",
+    ]
     assert_no(
         [
-            complaint(send(client, operation.method, f"{operation.at('no-such')}?{name}={value}"), f"{operation} {name}={value:.40}")
+            complaint(
+                send(client, operation.method, f"{operation.at('no-such')}?{name}={value}"),
+                f"{operation} {name}={value:.40}",
+            )
             for operation in operations
             for name in (*operation.query, "no_such_parameter")
             for value in values
@@ -317,8 +345,27 @@ def test_methods_that_are_not_described(client, operations) -> None:
 
 
 def test_paths_that_are_not_there(client) -> None:
-    paths = ["/api", "/api/", "/api/v1", "/api/v1/", "/api/v2/x", "/api/v1/nothing", "/v1", "/v1/", "/v1/nothing", "/v1//models"]
-    paths += ["/api/v1/v1/nothing", "/api/v1/%00", "/v1/%00", "/api/v1/%FF", "/v1/%FF", "/v1/models/%2e%2e/x", "/v1/../api/v1/x"]
+    paths = [
+        "/api",
+        "/api/",
+        "/api/v1",
+        "/api/v1/",
+        "/api/v2/x",
+        "/api/v1/nothing",
+        "/v1",
+        "/v1/",
+        "/v1/nothing",
+        "/v1//models",
+    ]
+    paths += [
+        "/api/v1/v1/nothing",
+        "/api/v1/%00",
+        "/v1/%00",
+        "/api/v1/%FF",
+        "/v1/%FF",
+        "/v1/models/%2e%2e/x",
+        "/v1/../api/v1/x",
+    ]
     complaints = []
     for path in paths:
         for method in ("GET", "POST"):
@@ -333,7 +380,7 @@ def test_paths_that_are_not_there(client) -> None:
 @pytest.mark.parametrize(
     "rest",
     [
-        b"Transfer-Encoding: chunked\r\n\r\n5\r\n{\"a\":\r\n",
+        b'Transfer-Encoding: chunked\r\n\r\n5\r\n{"a":\r\n',
         b"Transfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n0\r\n\r\n",
         b"Content-Length: 100\r\n\r\n{}",
         b"Content-Length: -1\r\n\r\n{}",
@@ -349,7 +396,9 @@ def test_paths_that_are_not_there(client) -> None:
 def test_requests_that_are_broken_off_or_malformed(service, path, rest) -> None:
     """No answer is one too, where there is nobody to be answered."""
     with socket.create_connection(("127.0.0.1", service.port), timeout=30) as wire:
-        wire.sendall(b"POST " + path.encode() + b" HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n" + rest)
+        wire.sendall(
+            b"POST " + path.encode() + b" HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n" + rest
+        )
         wire.shutdown(socket.SHUT_WR)
         answered = b""
         while part := wire.recv(65536):
