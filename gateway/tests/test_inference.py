@@ -332,6 +332,18 @@ def test_a_client_that_leaves_while_the_prompt_is_read_frees_the_slot(service: S
     assert (record["outcome"], record["completion_tokens"], record["first_token_ms"]) == ("cancelled", 0, None)
 
 
+def test_an_error_in_a_stream_speaks_the_callers_language(service: Service) -> None:
+    service.standins["alpha"].tell(cut_after=1, token_seconds=0.01)
+    told = []
+    for language in ("zh-CN", "en"):
+        with service.http() as http:
+            body = {"model": "alpha", "messages": MESSAGES, "stream": True}
+            text = http.post("/v1/chat/completions", json=body, headers={"Accept-Language": language}).text
+        told.append(json.loads(text.strip().rpartition("data: ")[2])["error"])
+    assert [error["code"] for error in told] == ["upstream_error"] * 2
+    assert told[0]["message"] != told[1]["message"] == "The model's server failed while answering."
+
+
 # -- clients that leave ----------------------------------------------------------------------------------------------------
 def test_a_client_that_leaves_in_mid_stream_stops_the_generation_and_pays_for_what_was_made(service: Service) -> None:
     standin = service.standins["alpha"]
