@@ -311,6 +311,22 @@ def test_no_other_replica_while_the_prompt_is_read_ends_the_stream_with_an_error
     assert (record["outcome"], record["status"], record["cost"]) == ("failed", 502, 0)
 
 
+def test_pings_are_not_the_first_byte(service: Service) -> None:
+    for name in ("first", "second"):
+        service.standins[name].tell(pings=4, first_token_seconds=0.4)
+    service.standins["first"].tell(cut_in_prompt=2)
+    pings = []
+    for _ in range(4):
+        answer = ask(service, "twins", stream=True)
+        assert answer.text.endswith("data: [DONE]\n\n")
+        assert "error" not in answer.text
+        pings.append(answer.text.count(":\n\n"))
+        record = service.usage(answer.headers["x-request-id"])
+        assert (record["replica"], record["outcome"], record["completion_tokens"]) == ("twins/2", "completed", 8)
+        assert record["first_token_ms"] >= 350
+    assert 6 in pings  # two of the first replica's, where it was asked first
+
+
 def test_progress_is_neither_the_first_token_nor_charged(service: Service) -> None:
     standin = service.standins["alpha"]
     standin.tell(progress=5, first_token_seconds=0.5, cut_after=3, token_seconds=0.01)
