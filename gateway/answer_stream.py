@@ -20,14 +20,20 @@ logger = logging.getLogger(__name__)
 Outcome = UsageRecord.Outcome
 
 EVENT_END = b"\n\n"
+# A comment, which llama-server sends every 30 s (newer ones every second) while it has nothing to say.
+PING = b":"
 UNREADABLE = (aiohttp.ClientError, TimeoutError, OSError)
+
+
+def _is_content(event: bytes) -> bool:
+    return bool(event) and not event.startswith(PING) and PROGRESS not in event
 
 
 class AnswerStream:
     """The bytes as they come. Ends with an error event in the client's protocol if the replica dies.
 
-    While nothing but progress events ("so much of the prompt was read") has come, another replica may take over: the
-    client then hears of progress from the beginning again, and the answer follows as if nothing had happened.
+    While nothing but progress events ("so much of the prompt was read") and pings has come, another replica may take over:
+    the client then hears of progress from the beginning again, and the answer follows as if nothing had happened.
     """
 
     __slots__ = ("_content", "_done", "_exchange", "_first", "_meter", "_reading_prompt", "_response")
@@ -43,7 +49,7 @@ class AnswerStream:
         self._response = response
         self._content = response.content
         self._first = first
-        if not self._exchange.tells_progress:
+        if not (self._exchange.tells_progress or first.startswith(PING)):
             self._content_begins()
 
     def _content_begins(self) -> None:
@@ -76,10 +82,10 @@ class AnswerStream:
         raise StopAsyncIteration
 
     async def _before_content(self) -> bytes:
-        """Whole progress events, so that another replica's answer can follow them; nothing once the content is there."""
+        """Whole progress events and pings, so that another replica's answer can follow; nothing once the content is there."""
         while True:
             events, end, rest = self._first.rpartition(EVENT_END)
-            if not all(PROGRESS in event for event in events.split(EVENT_END) if event):
+            if any(map(_is_content, events.split(EVENT_END))):
                 self._content_begins()
                 return b""
             if events:

@@ -191,6 +191,7 @@ QUIET = {
     "cut_after": None,
     "silent_after": None,
     "progress": None,
+    "pings": None,
     "cut_in_prompt": None,
     "first_token_seconds": 0,
     "token_seconds": 0,

@@ -311,6 +311,22 @@ def test_no_other_replica_while_the_prompt_is_read_ends_the_stream_with_an_error
     assert (record["outcome"], record["status"], record["cost"]) == ("failed", 502, 0)
 
 
+def test_pings_are_not_the_first_byte(service: Service) -> None:
+    for name in ("first", "second"):
+        service.standins[name].tell(pings=4, first_token_seconds=0.4)
+    service.standins["first"].tell(cut_in_prompt=2)
+    pings = []
+    for _ in range(4):
+        answer = ask(service, "twins", stream=True)
+        assert answer.text.endswith("data: [DONE]\n\n")
+        assert "error" not in answer.text
+        pings.append(answer.text.count(":\n\n"))
+        record = service.usage(answer.headers["x-request-id"])
+        assert (record["replica"], record["outcome"], record["completion_tokens"]) == ("twins/2", "completed", 8)
+        assert record["first_token_ms"] >= 350
+    assert 6 in pings  # two of the first replica's, where it was asked first
+
+
 def test_progress_is_neither_the_first_token_nor_charged(service: Service) -> None:
     standin = service.standins["alpha"]
     standin.tell(progress=5, first_token_seconds=0.5, cut_after=3, token_seconds=0.01)
@@ -330,6 +346,18 @@ def test_a_client_that_leaves_while_the_prompt_is_read_frees_the_slot(service: S
     until(lambda: standin.seen()[-1]["state"] == "closed", 3)
     record = service.usage(request_id)
     assert (record["outcome"], record["completion_tokens"], record["first_token_ms"]) == ("cancelled", 0, None)
+
+
+def test_an_error_in_a_stream_speaks_the_callers_language(service: Service) -> None:
+    service.standins["alpha"].tell(cut_after=1, token_seconds=0.01)
+    told = []
+    for language in ("zh-CN", "en"):
+        with service.http() as http:
+            body = {"model": "alpha", "messages": MESSAGES, "stream": True}
+            text = http.post("/v1/chat/completions", json=body, headers={"Accept-Language": language}).text
+        told.append(json.loads(text.strip().rpartition("data: ")[2])["error"])
+    assert [error["code"] for error in told] == ["upstream_error"] * 2
+    assert told[0]["message"] != told[1]["message"] == "The model's server failed while answering."
 
 
 # -- clients that leave ----------------------------------------------------------------------------------------------------
