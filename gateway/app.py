@@ -148,4 +148,13 @@ def _routes() -> list[Route]:
     return [*routes, Route("/api/v1/models/{name}/chat", Native())]
 
 
+_BY_PATH = {prefix + endpoint.path: endpoint.protocol for endpoint in ENDPOINTS.values() for prefix in PREFIXES}
+
+
+def protocol_of(path: str) -> Protocol:
+    """Whose error format an answer to that path has to have."""
+    ours = path.startswith(tuple(f"{prefix}/" for prefix in PREFIXES))
+    return _BY_PATH.get(path, Protocol.OPENAI if ours else Protocol.REST)
+
+
 gateway_application = Router(_routes(), redirect_slashes=False, default=Unknown())

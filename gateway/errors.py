@@ -158,7 +158,8 @@ def as_dict(error: GatewayError, protocol: Protocol) -> dict[str, Any]:
 
 
 def as_body(error: GatewayError, protocol: Protocol) -> bytes:
-    return json.dumps(as_dict(error, protocol), ensure_ascii=False).encode()
+    # What a client wrote may stand in it, half a surrogate pair too, which no encoding takes.
+    return json.dumps(as_dict(error, protocol), ensure_ascii=False).encode("utf-8", "replace")
 
 
 def as_headers(error: GatewayError) -> dict[str, str]:

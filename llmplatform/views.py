@@ -14,7 +14,7 @@ from django.views.decorators.http import require_safe
 from llmplatform.lib.api.errors import json_error
 from models_app import supervisor_lock
 
-API_PATH = re.compile(r"^/(api|v1)/")
+API_PATH = re.compile(r"^/(api|v1)(/|$)")
 
 
 @never_cache

@@ -23,7 +23,8 @@ from typing import Any
 from django.conf import settings
 from twisted.internet import defer, reactor
 
-from gateway import upstream
+from gateway import errors, upstream
+from gateway.app import protocol_of
 from llmplatform.lib import parent_watch
 
 logger = logging.getLogger(__name__)
@@ -32,16 +33,17 @@ logger = logging.getLogger(__name__)
 APPLICATIONS_MAY_TAKE = 2.5
 BACKGROUND_MAY_TAKE = 2.0
 END_AT_THE_LATEST = 8.0
-# Understood by readers of either error format.
-TOO_LARGE = (
-    b'{"error": {"code": "request_too_large", "type": "invalid_request_error", "param": null, "details": {}, '
-    b'"message": "The body is too large."}}'
-)
 TOO_LARGE_HEAD = (
     b"HTTP/1.1 413 Content Too Large\r\nConnection: close\r\nContent-Type: application/json\r\n"
-    b"Content-Length: %d\r\n\r\n" % len(TOO_LARGE)
+    b"Content-Length: %d\r\n\r\n"
 )
 READ_AND_DROPPED = 4  # times the largest body
+
+
+def _too_large(path: bytes) -> bytes:
+    """The answer's body, in the format of whoever is asked."""
+    error = errors.too_large(settings.DATA_UPLOAD_MAX_MEMORY_SIZE // 2**20)
+    return errors.as_body(error, protocol_of(path.partition(b"?")[0].decode("latin-1")))
 
 
 class Request(WebRequest):
@@ -69,7 +71,9 @@ class Request(WebRequest):
             self.channel.forceAbortClient()
         elif not self._too_large and self._received > limit:
             self._too_large = True
-            self.channel.transport.write(TOO_LARGE_HEAD + TOO_LARGE)
+            # Twisted tells a request its address only after the body.
+            body = _too_large(getattr(self.channel, "_path", b""))
+            self.channel.transport.write(TOO_LARGE_HEAD % len(body) + body)
             self.channel.loseConnection()
         elif not self._too_large:
             super().handleContentChunk(data)
@@ -79,8 +83,9 @@ class Request(WebRequest):
             return super().process()
         self.setResponseCode(413)
         self.setHeader(b"content-type", b"application/json")
-        self.setHeader(b"content-length", b"%d" % len(TOO_LARGE))
-        self.write(TOO_LARGE)
+        body = _too_large(self.uri)
+        self.setHeader(b"content-length", b"%d" % len(body))
+        self.write(body)
         self.finish()
         return None
 
