@@ -6,9 +6,11 @@ import asyncio
 import io
 import json
 import logging
+import re
 from typing import Any
 
 import aiohttp
+from django.utils.translation import gettext_lazy as _
 from yarl import URL
 
 from gateway import errors
@@ -28,6 +30,10 @@ STALE_SECONDS = 1.0
 ERROR_BODY_BYTES = 64 * 1024
 LARGE_BODY_BYTES = 512 * 1024
 READ_BUFFER_BYTES = 256 * 1024
+# llama-server says 500 to some requests whose form is wrong. Asking another replica, or again, would be in vain.
+CLIENTS_FAULT = re.compile(
+    r"^(Failed to parse |Unknown |Invalid |Unsupported |Missing )|\[json\.exception|not supported"
+)
 
 
 class ReplicaFailed(Exception):
@@ -132,8 +138,9 @@ def translate_error(status: int, raw: bytes) -> GatewayError | ReplicaFailed:
         return errors.context_length_exceeded(int(told.get("n_prompt_tokens", 0)), int(told.get("n_ctx", 0)))
     if status == 501:
         return errors.not_supported("%(reason)s", reason=_harmless(message) or "not supported")
-    if status in {400, 413, 422} and message:
-        return errors.invalid("%(reason)s", reason=_harmless(message))
+    if status in {400, 413, 422} or (status == 500 and CLIENTS_FAULT.search(message)):
+        reason = _harmless(message) or _("the model's server refuses this request")
+        return errors.invalid("%(reason)s", reason=reason)
     # 503: it loads its model; 401: another engine than the one we know listens there now. Neither helps anybody else.
     return ReplicaFailed(f"{status} {kind}", unreachable=status in {401, 503})
 

@@ -10,10 +10,12 @@ import json
 import os
 import secrets
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 
 import httpx
@@ -121,6 +123,15 @@ def books(service: Service) -> dict:
     return json.loads(in_django(service, BOOKS))
 
 
+def stored_text(service: Service, message: str) -> str:
+    """An answer is stored about once a second while it is written."""
+    with contextlib.closing(
+        sqlite3.connect(f"file:{service.home / 'llm.db'}?mode=ro", uri=True, timeout=30)
+    ) as database:
+        row = database.execute("SELECT text FROM chat_message WHERE id = ?", (uuid.UUID(message).hex,)).fetchone()
+    return str(row[0])
+
+
 def answers(service: Service, token: str) -> bool:
     body = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 2}
     with contextlib.suppress(httpx.HTTPError), service.client(token, timeout=30) as client:
@@ -178,7 +189,7 @@ def test_killed_under_load(service, token, whom) -> None:
     before = books(service)
     with socket_of(service, token) as socket, Load(service, token):
         asked = socket.ask("Write a very long story about the sea.", params={"max_tokens": 300})
-        socket.hear_until("delta", "done")
+        wait_for(lambda: stored_text(service, asked["message"]), "some of the answer in the database")
         began = time.monotonic()
         KILLS[whom](service)
         wait_for(lambda: answers(service, token), "an answer", BACK_WITHIN)

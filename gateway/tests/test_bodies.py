@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from gateway import bodies
+from gateway import bodies, upstream
 from gateway.endpoints import ENDPOINTS
 from gateway.errors import GatewayError
 
@@ -124,3 +124,21 @@ def test_several_prompts_and_answers_multiply() -> None:
     assert bodies.check(endpoint, {"model": "m", "prompt": [1, 2, 3]}).answers == 1
     with pytest.raises(GatewayError):
         bodies.check(endpoint, {"model": "m", "prompt": ["a"] * 1000})
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "expected"),
+    [
+        (400, "Invalid tool_choice: x", 400),
+        (400, "", 400),
+        (500, "Failed to parse tools: Expected 'tools' to be an array, got true; tools = true", 400),
+        (500, "Unknown reasoning format: text", 400),
+        (500, "image input is not supported - hint: if this is unexpected, you may need to provide the mmproj", 400),
+        (500, "Compute error.", None),
+        (500, "", None),
+    ],
+)
+def test_the_engines_refusals_are_the_clients_fault_and_its_failures_are_not(status, message, expected) -> None:
+    raw = json.dumps({"error": {"code": status, "message": message, "type": "server_error"}}).encode()
+    translated = upstream.translate_error(status, raw)
+    assert getattr(translated, "status", None) == expected

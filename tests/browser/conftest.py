@@ -51,8 +51,9 @@ class Watch:
             self.problems.append(f"request to {request.url}")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
+    """For one module only: while Playwright's loop runs, no other test in this process can have one."""
     with sync_playwright() as playwright:
         browser = launch(playwright)
         yield browser
