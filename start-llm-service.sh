@@ -23,19 +23,19 @@ Without an option: installs what is missing and runs the service until Ctrl-C.
   --help         this text
 
 Later versions: --worker (join a cluster), --build-llama (build llama.cpp for this processor).
-Settings are in .env; see .env.example." "用法: ./start-llm-service.sh [选项]
+Settings are in .env; see .env.example." "用法：./start-llm-service.sh [选项]
 
-不带选项: 安装缺少的组件并运行服务, 按 Ctrl-C 停止。
+不带选项：安装缺少的组件并运行服务，按 Ctrl-C 停止。
 
-  --background   在后台运行; 服务就绪后返回
+  --background   在后台运行，服务就绪后返回
   --stop         停止本目录中运行的服务
   --status       显示运行状态
   --check-deps   检查本机环境并给出处理办法
-  --debug        写详细日志并显示在终端
+  --debug        写详细日志，并显示在终端
   --help         显示本说明
 
-后续版本提供: --worker (加入集群)、--build-llama (为本机处理器编译 llama.cpp)。
-设置见 .env, 说明见 .env.example。"
+后续版本提供：--worker（加入集群）、--build-llama（为本机处理器编译 llama.cpp）。
+设置写在 .env 中，说明见 .env.example。"
 }
 
 # Prints the first Python that is new enough. It is run, not only found: a name on the path may be a shim with nothing behind it.
@@ -52,12 +52,12 @@ find_python() {
 make_venv() {
   python=$(find_python) || fail \
     "Python 3.11 or newer is needed. Debian/Ubuntu: sudo apt install python3 python3-venv; macOS: brew install python@3.13" \
-    "需要 Python 3.11 或更新版本。Debian/Ubuntu: sudo apt install python3 python3-venv; macOS: brew install python@3.13"
+    "需要 Python 3.11 或更高版本。Debian/Ubuntu：sudo apt install python3 python3-venv；macOS：brew install python@3.13"
   "$python" -c 'import ensurepip, venv' >/dev/null 2>&1 || fail \
     "This Python ($python) cannot make virtual environments. Debian/Ubuntu: sudo apt install python3-venv" \
-    "此 Python ($python) 无法创建虚拟环境。Debian/Ubuntu: sudo apt install python3-venv"
-  t "Making .venv ..." "正在创建 .venv ..."
-  "$python" -m venv --clear "$venv" || fail ".venv could not be made in $here: see above." "无法在 $here 中创建 .venv, 原因见上。"
+    "此 Python（${python}）无法创建虚拟环境。Debian/Ubuntu：sudo apt install python3-venv"
+  t "Making .venv ..." "正在创建 .venv …"
+  "$python" -m venv --clear "$venv" || fail ".venv could not be made in $here: see above." "无法在 $here 中创建 .venv，原因见上。"
 }
 
 # The copy of requirements.txt is put into .venv last: an installation that was interrupted is done again.
@@ -65,10 +65,10 @@ installed() { [ -x "$venv/bin/python" ] && cmp -s "$here/requirements.txt" "$ven
 
 install() {
   "$venv/bin/python" -m pip --version >/dev/null 2>&1 || make_venv
-  t "Installing packages into .venv (about 400 MB, the first time only) ..." "正在向 .venv 安装依赖 (约 400 MB, 仅首次) ..."
+  t "Installing packages into .venv (about 400 MB, the first time only) ..." "正在向 .venv 安装依赖（约 400 MB，仅首次）…"
   "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-input --require-hashes -r "$here/requirements.txt" || fail \
     "The installation failed: see above. Check the network (or PIP_INDEX_URL) and run this again." \
-    "安装失败, 原因见上。请检查网络 (或设置 PIP_INDEX_URL) 后重新运行。"
+    "安装失败，原因见上。请检查网络（或设置 PIP_INDEX_URL）后重新运行。"
   cp "$here/requirements.txt" "$venv/requirements.new"
   mv "$venv/requirements.new" "$venv/requirements.installed"
 }
@@ -84,7 +84,7 @@ take_lock() {
     if [ -n "$owner" ] && ! kill -0 "$owner" 2>/dev/null; then
       rm -f "$lock"
     elif [ -z "$told" ]; then
-      t "Waiting for another installation (process ${owner:-?}) ..." "正在等待另一个安装进程 (${owner:-?}) ..."
+      t "Waiting for another installation (process ${owner:-?}) ..." "正在等待另一个安装进程（${owner:-?}）…"
       told=1
     fi
     sleep 0.3
@@ -119,7 +119,7 @@ while [ $# -gt 0 ]; do
       t "$1 comes in a later version." "$1 将在后续版本提供。" >&2
       exit 2 ;;
     *)
-      t "Unknown option: $1" "未知选项: $1" >&2
+      t "Unknown option: $1" "未知选项：$1" >&2
       help >&2
       exit 2 ;;
   esac
@@ -130,7 +130,7 @@ done
 case $action in
   status | stop)
     if ! [ -x "$venv/bin/python" ]; then
-      t "The service is not installed here, so it does not run." "服务尚未安装, 没有运行。"
+      t "The service is not installed here, so it does not run." "服务尚未安装，没有运行。"
       exit 3
     fi ;;
 esac

@@ -4,7 +4,7 @@ set -eu
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd -P)
 if [ ! -x "$here/.venv/bin/python" ]; then
   case ${LC_ALL:-${LC_MESSAGES:-${LANG:-}}} in
-    zh*) echo "服务尚未安装: 请先运行 ./start-llm-service.sh" >&2 ;;
+    zh*) echo "服务尚未安装：请先运行 ./start-llm-service.sh" >&2 ;;
     *) echo "Not installed yet: run ./start-llm-service.sh first" >&2 ;;
   esac
   exit 1

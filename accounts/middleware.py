@@ -1,4 +1,9 @@
-"""What holds for every page a person looks at: their time zone, and no page but one until a first password is changed."""
+"""What holds for every page a person looks at: their time zone, and no page but one until a first password is changed.
+
+``must_change_password`` is a rule for pages, the console among them. The API, the inference endpoints and the websocket take
+the account's tokens all the same: the curl line of the first start works before anybody has opened a browser, and programs
+read ``must_change_password`` in the user object.
+"""
 
 from __future__ import annotations
 

@@ -102,12 +102,6 @@ def conversation(user_id: int, conversation_id: UUID | str) -> Conversation:
     return found
 
 
-def running_messages(conversation_id: UUID) -> list[UUID]:
-    """The answers of a conversation that are being written, as the database knows them."""
-    rows = Message.objects.filter(conversation_id=conversation_id, state=Message.State.RUNNING)
-    return list(rows.values_list("id", flat=True))
-
-
 # -- one conversation --------------------------------------------------------------------------------------------------
 def messages(conversation: Conversation, before: str = "", limit: int = 30) -> tuple[list[MessageRow], str]:
     """A page of the visible branch, oldest first, the last page first; the cursor leads to older ones. Two queries."""

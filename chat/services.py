@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from django.db import transaction
 from django.utils import timezone
@@ -128,6 +128,22 @@ def ask(user_id: int, conversation_id: UUID | None, model: str, content: str, an
         )
         answer = _empty_answer(question, model, answer_id)
     return _exchange(conversation, question, answer, [*branch, question])
+
+
+def keep_turn(user_id: int, conversation_id: UUID | None, model: str, question: str, answer: str) -> UUID:
+    """Stores a question with its finished answer, at the end of the visible branch or in a new conversation."""
+    with transaction.atomic():
+        asked = ask(user_id, conversation_id, model, question, uuid4())
+        Message.objects.filter(id=asked.answer).update(state=Message.State.DONE, text=storable(answer), owner="")
+    return asked.conversation
+
+
+def told_so_far(user_id: int, conversation_id: UUID) -> list[dict[str, str]]:
+    """What a model is told of a conversation before the next question. Raises NotFound."""
+    conversation = Conversation.objects.filter(user_id=user_id, id=conversation_id).first()
+    if conversation is None:
+        raise NotFound
+    return list(history(visible_branch(conversation)))
 
 
 def ask_again(user_id: int, message_id: UUID, answer_id: UUID, model: str = "") -> Exchange:

@@ -26,11 +26,6 @@ def node(name: str) -> Node:
     return found
 
 
-def drained_names() -> frozenset[str]:
-    """Machines that get no new requests."""
-    return frozenset(Node.objects.filter(drained=True).values_list("name", flat=True))
-
-
 def node_dict(node: Node) -> dict[str, Any]:
     """A machine as the API shows it. ``serving``: the gateway sends requests there; for machines that joined, not yet."""
     return {

@@ -37,6 +37,7 @@ class Handler(ABC):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         incoming = Incoming(scope, receive, send, new_request_id())
+        incoming.speak_its_language()
         try:
             incoming.check_host()
             if scope["method"] != self.method:
@@ -132,6 +133,7 @@ class Unknown(Handler):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         incoming = Incoming(scope, receive, send, new_request_id())
+        incoming.speak_its_language()
         await incoming.send_error(errors.not_found(), self.protocol)
 
     async def answer(self, incoming: Incoming) -> None:

@@ -17,10 +17,11 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from time import monotonic, sleep
 from typing import TypeVar
 
-from django.db import DatabaseError, connection
+from django.db import DatabaseError, InterfaceError, OperationalError, connection
 
 from accounts import quota
 from accounts.quota import Held, HoldRequest, InsufficientQuota, Settlement
@@ -29,8 +30,9 @@ from gateway import errors
 logger = logging.getLogger(__name__)
 
 MOST_AT_ONCE = 200
-ATTEMPTS = 6
-FIRST_PAUSE = 0.1  # seconds before a failed settlement is tried again; doubled each time
+# Seconds before settlements that a database could not take are tried again; doubled each time.
+FIRST_PAUSE = 0.1
+LONGEST_PAUSE = 5.0
 EXIT_SECONDS = 5.0
 LINGER_SECONDS = 0.03
 
@@ -54,6 +56,7 @@ class Billing:
         self._unclaimed: deque[str] = deque()
         self._wake_up = threading.Condition()
         self._busy = False
+        self._pause = FIRST_PAUSE
         self._urgent = False
         self._due = 0.0  # when waiting settlements are written at the latest
         self._thread: threading.Thread | None = None
@@ -136,10 +139,16 @@ class Billing:
 
     def _work_off(self, holds: list[_WaitingHold], unclaimed: list[str]) -> None:
         again = self._hold_in_full(holds) if self._settlements else holds
+        written = True
         if again or unclaimed or (self._settlements and self._due <= monotonic()):
-            self._settle(unclaimed)
+            written = self._settle(unclaimed)
         if again:
             self._answer(again, _hold([waiting.request for waiting in again]))
+        if written:
+            self._pause = FIRST_PAUSE
+        else:
+            sleep(self._pause)
+            self._pause = min(2 * self._pause, LONGEST_PAUSE)
 
     def _hold_in_full(self, holds: list[_WaitingHold]) -> list[_WaitingHold]:
         """Answers those that get all they ask for; returns the others, for which a settlement may change something."""
@@ -151,20 +160,28 @@ class Billing:
             self._answer([waiting for waiting, _result in given], [result for _waiting, result in given])
         return [waiting for waiting, no in zip(holds, refused, strict=True) if no]
 
-    def _settle(self, unclaimed: list[str]) -> None:
-        while settlements := _take(self._settlements):
-            _settle(settlements)
-        if unclaimed:
-            _persistently(lambda: quota.release_many(unclaimed), f"{len(unclaimed)} holds could not be released")
+    def _settle(self, unclaimed: list[str]) -> bool:
+        """What a database that is away could not take goes to the front of its line again. The lines stay short: nothing new
+        is held meanwhile."""
+        written = True
+        while written and (settlements := _take(self._settlements)):
+            written = _written(partial(quota.settle_many, settlements), f"{len(settlements)} settlements")
+            if not written:
+                self._settlements.extendleft(reversed(settlements))
+        if unclaimed and not (
+            written and _written(partial(quota.release_many, unclaimed), f"{len(unclaimed)} releases")
+        ):
+            self._unclaimed.extendleft(reversed(unclaimed))
+            written = False
+        return written
 
     def _answer(self, holds: list[_WaitingHold], results: Sequence[HoldResult]) -> None:
         for loop in {waiting.loop for waiting in holds}:
             own = [(waiting, result) for waiting, result in zip(holds, results, strict=True) if waiting.loop is loop]
             try:
                 loop.call_soon_threadsafe(self._deliver, own)
-            except (
-                RuntimeError
-            ):  # the loop has ended: the process does too, and its holds are released by the supervisor
+            except RuntimeError:
+                # The loop has ended: the process does too, and its holds are released by the supervisor.
                 logger.warning("%d holds have nobody waiting for them any more", len(own))
 
     def _deliver(self, answered: list[tuple[_WaitingHold, HoldResult]]) -> None:
@@ -193,21 +210,18 @@ def _hold(requests: list[HoldRequest]) -> Sequence[HoldResult]:
         return [error] * len(requests)
 
 
-def _settle(settlements: list[Settlement]) -> None:
-    _persistently(lambda: quota.settle_many(settlements), f"{len(settlements)} requests could not be settled")
-
-
-def _persistently(write: Callable[[], object], complaint: str) -> None:
-    """A database that is busy or restarts is waited for; both writes may be repeated without harm."""
-    for attempt in range(ATTEMPTS):
-        try:
-            write()
-            return
-        except DatabaseError:
-            logger.warning("%s, attempt %d", complaint, attempt + 1, exc_info=True)
-            connection.close()
-            sleep(FIRST_PAUSE * 2**attempt)
-    logger.error("%s", complaint)
+def _written(write: Callable[[], object], what: str) -> bool:
+    """False when the database is busy or away: then it may be tried again without harm."""
+    try:
+        write()
+    except (OperationalError, InterfaceError):
+        logger.warning("%s wait for the database", what, exc_info=True)
+        connection.close()
+        return False
+    except DatabaseError:
+        logger.exception("%s could not be written", what)
+        connection.close()
+    return True
 
 
 billing = Billing()

@@ -9,6 +9,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Coroutine
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from gateway import bodies, upstream
@@ -23,29 +24,42 @@ logger = logging.getLogger(__name__)
 ASK_SECONDS = 10.0
 BYTES_PER_TOKEN = 4  # a rough mean over languages, where the engine cannot be asked any more
 
-_pending: dict[asyncio.Task[TokenCount], tuple[Exchange, str]] = {}
+
+@dataclass(frozen=True, slots=True)
+class _Unsettled:
+    exchange: Exchange
+    outcome: str
+    delivered: int
+
+    def settle_by_estimate(self) -> None:
+        prompt = _estimated_prompt(self.exchange)
+        self.exchange.settle(self.outcome, _status(self.outcome), TokenCount(prompt=prompt, completion=self.delivered))
 
 
-def later(exchange: Exchange, count: Coroutine[Any, Any, TokenCount], outcome: str) -> None:
-    """Settle ``exchange`` with what ``count`` finds out."""
+_pending: dict[asyncio.Task[TokenCount], _Unsettled] = {}
+
+
+def later(exchange: Exchange, count: Coroutine[Any, Any, TokenCount], outcome: str, delivered: int = 0) -> None:
+    """Settle ``exchange`` with what ``count`` finds out; ``delivered`` tokens of the answer are known already."""
     billing.before_exit = _settle_by_estimate
     task = asyncio.get_running_loop().create_task(count)
-    _pending[task] = (exchange, outcome)
+    _pending[task] = _Unsettled(exchange, outcome, delivered)
     task.add_done_callback(_counted)
 
 
 def _counted(task: asyncio.Task[TokenCount]) -> None:
-    exchange, outcome = _pending.pop(task)
+    waiting = _pending.pop(task)
+    exchange, outcome = waiting.exchange, waiting.outcome
     if task.cancelled() or task.exception() is not None:
         logger.warning("request %s is charged by an estimate", exchange.request.request_id)
-        exchange.settle(outcome, _status(outcome), TokenCount(prompt=_estimated_prompt(exchange)))
+        waiting.settle_by_estimate()
     else:
         exchange.settle_counted(outcome, _status(outcome), task.result())
 
 
 def _settle_by_estimate() -> None:
-    for exchange, outcome in list(_pending.values()):
-        exchange.settle(outcome, _status(outcome), TokenCount(prompt=_estimated_prompt(exchange)))
+    for waiting in list(_pending.values()):
+        waiting.settle_by_estimate()
 
 
 def _status(outcome: str) -> int:

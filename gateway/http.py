@@ -124,18 +124,19 @@ class Incoming:
 
     async def send_error(self, error: GatewayError, protocol: Protocol) -> None:
         headers = {**errors.as_headers(error), "x-request-id": self.request_id}
-        with translation.override(self.language()):
-            body = errors.as_body(error, protocol)
-        await self.send_whole(error.status, headers, body)
+        await self.send_whole(error.status, headers, errors.as_body(error, protocol))
 
-    def language(self) -> str:
-        """As Django chooses it from ``Accept-Language``."""
-        for code, _weight in parse_accept_lang_header(self.headers.get(b"accept-language", b"").decode("latin-1")):
+    def speak_its_language(self) -> None:
+        """As Django chooses it from ``Accept-Language``; for this request's task, so for errors inside its stream too."""
+        asked = self.headers.get(b"accept-language")
+        if asked is None:  # programs rarely say
+            return
+        for code, _weight in parse_accept_lang_header(asked.decode("latin-1")):
             try:
-                return get_supported_language_variant(code)
+                translation.activate(get_supported_language_variant(code))
             except LookupError:
                 continue
-        return settings.LANGUAGE_CODE
+            return
 
 
 # A token seen a moment ago is known without checking its signature again. Adds to the seconds for which accounts.callers

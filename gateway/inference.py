@@ -4,8 +4,11 @@ The order is: may it be paid, wait for a slot, forward, and settle however it en
 
     the model's own figures               it came to its end
     prompt + tokens delivered             the client left, or the replica died, in the middle
-    as much of the prompt as was read     the client left before the first byte
-    nothing                               it failed before the first byte, or never got a slot
+    as much of the prompt as was read     the client left before the first content
+    nothing                               it failed before the first content, or never got a slot
+
+The first content is the first byte of the answer, or what follows the events that tell how much of the prompt was read.
+Until then another replica may take over.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from accounts.callers import Caller
 from accounts.models import UsageRecord, new_request_id
 from accounts.quota import Held, HoldRequest, Settlement, UsageFigures
 from gateway import bodies, counting, errors, metrics, stats, upstream
+from gateway.answer_stream import AnswerStream
 from gateway.billing import billing
 from gateway.bodies import Plan
 from gateway.endpoints import ENDPOINTS, Endpoint
@@ -104,7 +108,7 @@ class Exchange:
     """A paid request under way."""
 
     __slots__ = (
-        "_arrived_at", "_first_byte", "_limit", "_queued_until", "_raw", "_sent", "_settled",
+        "_arrived_at", "_failed", "_first_content", "_limit", "_queued_until", "_raw", "_sent", "_settled",
         "endpoint", "lease", "plan", "pool", "replica_label", "request",
     )  # fmt: skip
 
@@ -118,7 +122,8 @@ class Exchange:
         self._arrived_at: datetime = timezone.now()
         self._queued_until: float | None = None
         self._sent: float | None = None
-        self._first_byte: float | None = None
+        self._first_content: float | None = None
+        self._failed: frozenset[int] = frozenset()
         self._settled = False
         self._raw = b""
         self._limit = 0
@@ -129,15 +134,9 @@ class Exchange:
         stats.begun()
         try:
             self._set_limit(held)
-            return await self._serve()
-        except GatewayError as error:
-            self.settle(Outcome.FAILED if error.status >= 500 else Outcome.REFUSED, error.status, NOTHING)
-            raise
-        except asyncio.CancelledError:
-            self._left_early()
-            raise
-        except BaseException:
-            self.settle(Outcome.FAILED, 500, NOTHING)
+            return self._answer(*await self.open())
+        except BaseException as error:
+            self.settle_failure(error)
             raise
 
     async def _hold(self) -> Held:
@@ -161,51 +160,71 @@ class Exchange:
             raise errors.insufficient_quota()
         self._raw = bodies.with_limit(self.endpoint, self.request.body, self.request.raw, self.plan, self._limit)
 
-    async def _serve(self) -> Answer:
-        failed: frozenset[int] = frozenset()
-        for _attempt in range(ATTEMPTS):
-            lease = await self.pool.take(self.request.caller.user_id, failed, self.request.on_queue)
+    async def open(self) -> tuple[aiohttp.ClientResponse, bytes]:
+        """The next replica's answer: its head and first bytes, or the whole where it is no stream. Keeps the slot then."""
+        while True:
+            self._sent = None
+            lease = await self.pool.take(self.request.caller.user_id, self._failed, self.request.on_queue)
             self.lease, self.replica_label = lease, lease.replica.label
             self._sent = self._queued_until = monotonic()
             try:
-                return await self._forward(lease)
+                return await self._ask(lease)
             except ReplicaFailed as error:
-                logger.warning("%s failed request %s: %s", self.replica_label, self.request.request_id, error)
-                failed |= {lease.replica.view.id}
-                if error.unreachable:
-                    self.pool.set_aside(lease.replica)
-                metrics.RETRIES.labels(self.pool.view.name).inc()
-            finally:
-                if self._first_byte is None:
-                    lease.release()
-            self._sent = None
-        raise errors.upstream_error()
+                self.replica_failed(error)
+            except BaseException:
+                lease.release()
+                raise
 
-    async def _forward(self, lease: Lease) -> Answer:
+    def replica_failed(self, error: ReplicaFailed) -> None:
+        """Before its first content. Raises GatewayError unless another one may be tried."""
+        lease = self.lease
+        assert lease is not None  # noqa: S101 - it was asked
+        logger.warning("%s failed request %s: %s", self.replica_label, self.request.request_id, error)
+        self._failed |= {lease.replica.view.id}
+        if error.unreachable:
+            self.pool.set_aside(lease.replica)
+        lease.release()
+        if len(self._failed) >= ATTEMPTS:
+            raise errors.upstream_error()
+        metrics.RETRIES.labels(self.pool.view.name).inc()
+
+    async def _ask(self, lease: Lease) -> tuple[aiohttp.ClientResponse, bytes]:
         response = await upstream.open_answer(lease.replica.view, self.endpoint.upstream_path, self._raw)
         try:
-            if self.plan.stream and self.endpoint.generates:
-                first = await response.content.readany()
-                if not first:
-                    raise ReplicaFailed("an empty stream")
-            else:
-                first = await response.read()
+            first = await (response.content.readany() if self.streams else response.read())
+            if self.streams and not first:
+                raise ReplicaFailed("an empty stream")
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            response.close()
             raise ReplicaFailed(repr(error)) from error
         except BaseException:
             response.close()
             raise
-        self._first_byte = monotonic()
-        if self.plan.stream and self.endpoint.generates:
-            upstream.expect_bytes_soon(response)
-            return self._answer(response, stream=AnswerStream(self, response, first))
-        lease.release()
-        self._settle_whole(first)
-        return self._answer(response, body=first)
+        return response, first
 
-    def _answer(
-        self, response: aiohttp.ClientResponse, body: bytes | None = None, stream: AnswerStream | None = None
-    ) -> Answer:
+    @property
+    def streams(self) -> bool:
+        return self.plan.stream and self.endpoint.generates
+
+    @property
+    def tells_progress(self) -> bool:
+        """Whether events that tell how much of the prompt was read may come before the content."""
+        return self.request.body.get("return_progress") is True
+
+    def content_began(self) -> None:
+        self._first_content = monotonic()
+
+    def _answer(self, response: aiohttp.ClientResponse, first: bytes) -> Answer:
+        if self.streams:
+            stream = AnswerStream(self, response, first)
+            return Answer(200, self._headers(response), stream=stream, replica=self.replica_label)
+        self.content_began()
+        if self.lease is not None:
+            self.lease.release()
+        self._settle_whole(first)
+        return Answer(200, self._headers(response), first, replica=self.replica_label)
+
+    def _headers(self, response: aiohttp.ClientResponse) -> dict[str, str]:
         headers = {
             "content-type": response.headers.get("Content-Type", "application/json"),
             "x-request-id": self.request.request_id,
@@ -215,10 +234,10 @@ class Exchange:
         }
         if self.endpoint.generates and (self.plan.asked_tokens or 0) > self._limit:
             headers["x-max-tokens"] = str(self._limit)
-        if stream is not None:
+        if self.streams:
             headers["cache-control"] = "no-cache"
             headers["x-accel-buffering"] = "no"
-        return Answer(200, headers, body, stream, self.replica_label)
+        return headers
 
     # -- the bill -------------------------------------------------------------------------------------------------------
     @property
@@ -238,7 +257,7 @@ class Exchange:
         self._settled = True
         now = monotonic()
         arrived, model = self.request.arrived, self.pool.view.name
-        first = None if self._first_byte is None else round(1000 * (self._first_byte - arrived))
+        first = None if self._first_content is None else round(1000 * (self._first_content - arrived))
         figures = UsageFigures(
             model_name=model,
             endpoint=self.endpoint.name,
@@ -262,9 +281,9 @@ class Exchange:
 
     def _speed(self, count: TokenCount, now: float) -> float | None:
         """Generation alone, where the engine does not tell: the first token came with the prompt."""
-        if self._first_byte is None or count.completion < 2 or now <= self._first_byte:
+        if self._first_content is None or count.completion < 2 or now <= self._first_content:
             return None
-        return round((count.completion - 1) / (now - self._first_byte), 2)
+        return round((count.completion - 1) / (now - self._first_content), 2)
 
     def settle_counted(self, outcome: str, status: int, count: TokenCount) -> None:
         if count.prompt_per_second is not None:
@@ -287,73 +306,24 @@ class Exchange:
                 count.completion = self._delivered(meter)
             self.settle_counted(Outcome.COMPLETED, 200, count)
         else:
-            counting.later(self, counting.of_prompt(self, self._delivered(meter)), outcome)
+            delivered = self._delivered(meter)
+            counting.later(self, counting.of_prompt(self, delivered), outcome, delivered)
 
     def _delivered(self, meter: StreamMeter) -> int:
         return max(0, meter.events - self.endpoint.bare_events * self.plan.answers)
 
-    def _left_early(self) -> None:
-        """Before the first byte. Only what the replica has read since it got the request is charged."""
-        if self._sent is None or self._first_byte is not None:
+    def settle_failure(self, error: BaseException) -> None:
+        """It ended with ``error``, before its first content."""
+        if isinstance(error, GatewayError):
+            self.settle(Outcome.FAILED if error.status >= 500 else Outcome.REFUSED, error.status, NOTHING)
+        elif isinstance(error, asyncio.CancelledError):
+            self.settle_left_early()
+        else:
+            self.settle(Outcome.FAILED, 500, NOTHING)
+
+    def settle_left_early(self) -> None:
+        """The client left before the first content. Only what the replica has read since it got the request is charged."""
+        if self._sent is None:
             self.settle(Outcome.CANCELLED, 499, NOTHING)
         else:
             counting.later(self, counting.of_prompt_read(self, monotonic() - self._sent), Outcome.CANCELLED)
-
-
-class AnswerStream:
-    """The bytes of a streamed answer as they come. Ends with an error event in the client's protocol if the replica dies."""
-
-    __slots__ = ("_content", "_done", "_exchange", "_first", "_meter", "_response")
-
-    def __init__(self, exchange: Exchange, response: aiohttp.ClientResponse, first: bytes) -> None:
-        self._exchange = exchange
-        self._response = response
-        self._content = response.content
-        self._first = first
-        self._meter = StreamMeter()
-        self._done = False
-
-    def __aiter__(self) -> AnswerStream:
-        return self
-
-    async def __anext__(self) -> bytes:
-        if self._first:
-            chunk, self._first = self._first, b""
-            self._meter.feed(chunk)
-            return chunk
-        if self._done:
-            raise StopAsyncIteration
-        try:
-            chunk = await self._content.readany()
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            return self._broken(error)
-        if chunk:
-            self._meter.feed(chunk)
-            return chunk
-        if not (self._meter.ended or self._meter.told_error):
-            return self._broken(EOFError("the answer has no end"))
-        self._end(Outcome.COMPLETED if self._meter.ended else Outcome.FAILED)
-        raise StopAsyncIteration
-
-    def _broken(self, error: Exception) -> bytes:
-        exchange = self._exchange
-        logger.warning("%s broke off request %s: %r", exchange.replica_label, exchange.request.request_id, error)
-        self._end(Outcome.FAILED)
-        # An empty line first: the replica may have died in the middle of an event.
-        return b"\n\n" + errors.as_event(errors.upstream_error(), exchange.endpoint.protocol)
-
-    def _end(self, outcome: str) -> None:
-        if self._done:
-            return
-        self._done = True
-        self._first = b""
-        # After a complete answer the connection goes back to the pool by itself; else closing it stops the generation.
-        self._response.close()
-        exchange = self._exchange
-        if exchange.lease is not None:
-            exchange.lease.release()
-        exchange.settle_stream(self._meter, outcome)
-
-    async def aclose(self) -> None:
-        """The reader has gone. After the end this does nothing."""
-        self._end(Outcome.CANCELLED)

@@ -18,6 +18,7 @@ from models_app.selectors import ModelView, serving_snapshot
 logger = logging.getLogger(__name__)
 
 REFRESH_SECONDS = 0.5
+LONGEST_PAUSE = 8.0  # while the database cannot be read
 FIRST_READ_SECONDS = 10.0
 
 
@@ -77,12 +78,15 @@ class ModelsDirectory:
         self._first_read.set()
 
     async def _refresh_forever(self) -> None:
+        pause = REFRESH_SECONDS
         while True:
             try:
                 await self.refresh()
-            except Exception:  # a loop's edge: the database comes back, or its absence is told by every request
+                pause = REFRESH_SECONDS
+            except Exception:  # a loop's edge: what was read last stays in force until the database comes back
                 logger.exception("the models could not be read")
-            await asyncio.sleep(REFRESH_SECONDS)
+                pause = min(2 * pause, LONGEST_PAUSE)
+            await asyncio.sleep(pause)
 
 
 _directories: dict[asyncio.AbstractEventLoop, ModelsDirectory] = {}

@@ -15,6 +15,8 @@ from gateway import errors, sse
 from gateway.inference import Answer, InferenceRequest, infer
 from llmplatform.lib.api.serializers import StrictSerializer
 
+NEW = "new"  # as ``conversation``: begin one; the answer has its id
+
 
 class NativeChatSerializer(StrictSerializer):
     """The body of the request."""
@@ -30,10 +32,11 @@ class NativeChatSerializer(StrictSerializer):
 class Conversations(Protocol):
     """Where earlier turns are kept. The chat application registers itself here; this one knows nothing of it."""
 
-    async def history(self, user_id: int, conversation: str) -> list[dict[str, Any]]:
-        """The messages so far. Raises GatewayError for one that is unknown or somebody else's."""
+    async def history(self, user_id: int, conversation: str) -> list[dict[str, str]]:
+        """The messages so far; none for ``NEW``. Raises GatewayError for one that is unknown or somebody else's."""
 
-    async def append(self, user_id: int, conversation: str, model: str, question: str, answer: str) -> None: ...
+    async def append(self, user_id: int, conversation: str, model: str, question: str, answer: str) -> str:
+        """Keeps a turn and returns the conversation's id; ``NEW`` begins one."""
 
 
 class _Registry:
@@ -92,7 +95,9 @@ class NativeChat:
 
     async def remember(self, text: str) -> None:
         if conversation := self.fields.get("conversation"):
-            await _store().append(self.caller.user_id, conversation, self.model, self.fields["message"], text)
+            question = self.fields["message"]
+            kept = await _store().append(self.caller.user_id, conversation, self.model, question, text)
+            self.fields["conversation"] = kept
 
     def summary(self, text: str, told: dict[str, Any], finish_reason: str | None) -> dict[str, Any]:
         usage = told.get("usage") or {}
@@ -126,8 +131,10 @@ class NativeStream:
         return await anext(self._events)
 
     async def aclose(self) -> None:
-        await self._events.aclose()
-        await self._inner.aclose()
+        try:
+            await self._events.aclose()
+        finally:
+            await self._inner.aclose()
 
     async def _translated(self) -> AsyncGenerator[bytes]:
         texts: list[str] = []

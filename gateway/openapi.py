@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.utils.translation import gettext as _
-
 from gateway.app import PREFIXES
 from gateway.endpoints import ENDPOINTS, Endpoint
 from gateway.errors import Protocol
@@ -75,7 +73,7 @@ def _native() -> dict[str, Any]:
             "conversation": {"type": "string"},
         },
     }
-    operation = _operation("models_chat", _("Ask a model"), Protocol.REST, body, streams=True)
+    operation = _operation("models_chat", "Ask a model", Protocol.REST, body, streams=True)
     operation["parameters"] = [_in_path("name")]
     return operation
 
@@ -88,13 +86,13 @@ def _paths(prefix: str, suffix: str) -> dict[str, Any]:
     paths: dict[str, Any] = {}
     for endpoint in ENDPOINTS.values():
         identity = f"inference_{endpoint.name.replace('.', '_')}{suffix}"
-        summary = _("%(path)s as llama-server has it") % {"path": endpoint.path}
+        summary = f"{endpoint.path} as llama-server has it"
         operation = _operation(identity, summary, endpoint.protocol, _body(endpoint), streams=endpoint.generates)
         paths[prefix + endpoint.path] = {"post": operation}
     paths[f"{prefix}/models"] = {
-        "get": _operation(f"inference_models{suffix}", _("Models there are, in OpenAI's form"), Protocol.OPENAI)
+        "get": _operation(f"inference_models{suffix}", "Models there are, in OpenAI's form", Protocol.OPENAI)
     }
-    one = _operation(f"inference_model{suffix}", _("One model, in OpenAI's form"), Protocol.OPENAI)
+    one = _operation(f"inference_model{suffix}", "One model, in OpenAI's form", Protocol.OPENAI)
     paths[f"{prefix}/models/{{id}}"] = {"get": {**one, "parameters": [_in_path("id")]}}
     return paths
 

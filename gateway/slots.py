@@ -181,8 +181,7 @@ class ModelPool:
             return lease
         if not self.slots and not self._coming:
             raise errors.model_not_available(self.view.name, self.retry_after())
-        if excluded and all(number in excluded or not r.serves for number, r in self.replicas.items()):
-            raise errors.upstream_error()  # every replica has failed this request
+        self._refuse_if_none_left(excluded)
         waiter = _Waiter(user, excluded)
         try:
             if excluded:
@@ -195,6 +194,11 @@ class ModelPool:
             return await self._wait(waiter, on_queue)
         finally:
             self._leave(waiter)
+
+    def _refuse_if_none_left(self, excluded: frozenset[int]) -> None:
+        """Raises GatewayError when every replica has failed the request that excludes them."""
+        if excluded and all(number in excluded or not r.serves for number, r in self.replicas.items()):
+            raise errors.upstream_error()
 
     def _leave(self, waiter: _Waiter) -> None:
         """Whoever stops waiting before taking the slot it was given passes it on."""
@@ -213,6 +217,7 @@ class ModelPool:
                     raise errors.overloaded(self.retry_after())
                 if not self.slots and waited >= self._coming_wait:
                     raise errors.model_not_available(self.view.name, self.retry_after())
+                self._refuse_if_none_left(waiter.excluded)
                 if on_queue is not None:
                     told = await self._tell(waiter, on_queue, told)
                 limit = self._queue_wait if self.slots else self._coming_wait

@@ -137,11 +137,12 @@ def translate_error(status: int, raw: bytes) -> GatewayError | ReplicaFailed:
     if kind == "exceed_context_size_error":
         return errors.context_length_exceeded(int(told.get("n_prompt_tokens", 0)), int(told.get("n_ctx", 0)))
     if status == 501:
-        return errors.not_supported("%(reason)s", reason=message or "not supported")
+        return errors.not_supported("%(reason)s", reason=_harmless(message) or "not supported")
     if status in {400, 413, 422} or (status == 500 and CLIENTS_FAULT.search(message)):
         reason = _harmless(message) or _("the model's server refuses this request")
         return errors.invalid("%(reason)s", reason=reason)
-    return ReplicaFailed(f"{status} {kind}", unreachable=status == 503)
+    # 503: it loads its model; 401: another engine than the one we know listens there now. Neither helps anybody else.
+    return ReplicaFailed(f"{status} {kind}", unreachable=status in {401, 503})
 
 
 def _harmless(message: str) -> str:

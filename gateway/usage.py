@@ -10,6 +10,7 @@ from typing import Any
 TAIL_BYTES = 16 * 1024
 HEAD_BYTES = 1024
 TIMINGS, USAGE = b'"timings":', b'"usage":'
+PROGRESS = b'"prompt_progress":'  # in events that carry no token
 TELLING_PROMPT = 16  # tokens
 _decoder = json.JSONDecoder()
 
@@ -92,7 +93,7 @@ class StreamMeter:
 
     def feed(self, chunk: bytes) -> None:
         # Raw newlines never stand inside JSON, so text that reads like an event is not counted.
-        self.events += chunk.count(b"\ndata: ") + chunk.startswith(b"data: ")
+        self.events += chunk.count(b"\ndata: ") + chunk.startswith(b"data: ") - chunk.count(PROGRESS)
         if len(self._first) < HEAD_BYTES:
             self._first += chunk[:HEAD_BYTES]
         self._tail = chunk[-TAIL_BYTES:] if len(chunk) >= TAIL_BYTES else (self._tail + chunk)[-TAIL_BYTES:]

@@ -222,6 +222,11 @@ TIME_ZONE = env.time_zone("TIME_ZONE", "UTC")
 # -- static files: collected at start into run/, served with content-hashed names and brotli by ServeStatic in asgi.py -----
 STATIC_URL = "/static/"
 STATICFILES_DIRS = [BASE_DIR / "static"]
+STATICFILES_FINDERS = [
+    "django.contrib.staticfiles.finders.FileSystemFinder",
+    "django.contrib.staticfiles.finders.AppDirectoriesFinder",
+    "llmplatform.service.console_icons.Finder",
+]
 STATIC_ROOT = RUN_DIR / "static"
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
@@ -245,6 +250,8 @@ CONTENT_SECURITY_POLICY = {
 }
 X_FRAME_OPTIONS = "DENY"
 SECURE_REFERRER_POLICY = "same-origin"
+# Told only over TLS, and believed only where the browser trusts the certificate.
+SECURE_HSTS_SECONDS = 30 * 86400 if TLS_CERT else 0
 DATA_UPLOAD_MAX_MEMORY_SIZE = 10 * 1024 * 1024
 
 # -- logs ----------------------------------------------------------------------------------------------------------

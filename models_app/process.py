@@ -186,11 +186,17 @@ class Found:
     process: EngineProcess
     replica_id: int
     nonce: str
+    parent: int = 0
 
 
 def find_engines() -> list[Found]:
-    """All running engines that carry this folder's mark. Others' processes are only looked at."""
-    return [found for process in psutil.process_iter() if (found := _found(process)) is not None]
+    """All running engines that carry this folder's mark. Others' processes are only looked at.
+
+    LLAMA_CPP_PATH may be a script that starts the real program with the same arguments and environment: the two are one engine.
+    """
+    all_found = [found for process in psutil.process_iter() if (found := _found(process)) is not None]
+    pids = {found.process.pid for found in all_found}
+    return [found for found in all_found if found.parent not in pids]
 
 
 def _found(process: psutil.Process) -> Found | None:
@@ -200,7 +206,7 @@ def _found(process: psutil.Process) -> Found | None:
         mark, replica_id, nonce = process.environ().get(MARKER, "::").split(":")
         if mark != home_mark() or process.status() == psutil.STATUS_ZOMBIE:
             return None
-        return Found(EngineProcess(process.pid, process.create_time()), int(replica_id), nonce)
+        return Found(EngineProcess(process.pid, process.create_time()), int(replica_id), nonce, process.ppid())
     except (psutil.Error, OSError, ValueError):  # gone, or not ours to look into
         return None
 

@@ -95,6 +95,22 @@ def test_models_start_and_chat(shell: Shell) -> None:
     assert answer["usage"]["completion_tokens"] <= 20
 
 
+def test_a_native_conversation_goes_on_and_stands_on_the_chat_page(shell: Shell) -> None:
+    def say(message: str, conversation: str) -> Any:
+        body = json.dumps({"message": message, "max_tokens": 8, "conversation": conversation})
+        return shell.json(
+            f"""curl -X POST -H "Authorization: Bearer <token>" -H "Content-Type: application/json" \
+            -d '{body}' http://localhost:8080/api/v1/models/qwen2-7b-instruct/chat"""
+        )
+
+    begun = say("My name is Ada.", "new")
+    told = say("What is my name?", begun["conversation"])
+    assert told["conversation"] == begun["conversation"]
+    assert told["usage"]["prompt_tokens"] > begun["usage"]["prompt_tokens"]
+    refused = say("Hello", "00000000-0000-0000-0000-000000000000")
+    assert refused["error"]["code"] == "invalid_request"
+
+
 def test_openai_chat_completions(shell: Shell) -> None:
     answer = shell.json(
         """curl -X POST -H "Authorization: Bearer <token>" -H "Content-Type: application/json" \

@@ -39,6 +39,7 @@ def main(arguments: list[str]) -> int:
     catalogues = sorted(LOCALE_DIR.glob("*/LC_MESSAGES/*.po"))
     if "--check" in arguments:
         found = [line for path in catalogues for line in problems(path)]
+        print("\n".join(found) or "The catalogues are complete and compiled.")
         return 1 if found else 0
     for path in catalogues:
         path.with_suffix(".mo").write_bytes(compiled(path))

@@ -44,9 +44,9 @@ def test_draining_and_resuming_is_for_operators(worker, action):
 def test_drain_and_resume_say_what_is_now(worker):
     client = client_of("operator")
     assert client.post(f"{URL}/worker-1/drain").json()["drained"] is True
-    assert selectors.drained_names() == {"worker-1"}
+    assert selectors.node("worker-1").drained
     assert client.post(f"{URL}/worker-1/resume").json()["drained"] is False
-    assert selectors.drained_names() == frozenset()
+    assert not selectors.node("worker-1").drained
 
 
 def test_removing_is_for_operators(worker):

@@ -6,6 +6,7 @@ import asyncio
 import threading
 
 import pytest
+from django.db import DatabaseError, OperationalError, ProgrammingError
 
 from accounts.quota import Held, HoldRequest, InsufficientQuota
 from gateway import billing as module
@@ -143,3 +144,45 @@ async def test_whoever_can_pay_does_not_wait_for_others_settlements(
     billing.settle("earlier")  # type: ignore[arg-type]
     assert (await billing.hold(asked("now"))).request_id == "now"
     settling.set()
+    assert await asyncio.to_thread(billing.wait_until_idle, 5)
+
+
+@pytest.mark.parametrize(
+    ("failure", "settled"), [(OperationalError("away"), ["1", "2", "3"]), (ProgrammingError("no such table"), [])]
+)
+async def test_settlements_wait_for_a_database_that_is_away_and_for_no_other_fault(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, failure: DatabaseError, settled: list[str]
+) -> None:
+    failures = iter([failure] * 3)
+    written: list[str] = []
+
+    def settle_many(settlements) -> None:
+        if (now := next(failures, None)) is not None:
+            raise now
+        written.extend(settlements)
+
+    monkeypatch.setattr(ledger, "settle_many", settle_many)
+    billing = Billing()
+    for name in ("1", "2", "3"):
+        billing.settle(name)  # type: ignore[arg-type]
+    assert await asyncio.to_thread(billing.wait_until_idle, 5)
+    assert written == settled
+
+
+async def test_releases_wait_for_a_database_that_is_away(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    release_many, failures = ledger.release_many, iter([OperationalError("away")])
+
+    def sometimes(ids) -> int:
+        if (now := next(failures, None)) is not None:
+            raise now
+        return release_many(ids)
+
+    monkeypatch.setattr(ledger, "release_many", sometimes)
+    billing = Billing()
+    ledger.gate.clear()
+    task = asyncio.create_task(billing.hold(asked("gone")))
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait({task})
+    ledger.gate.set()
+    await asyncio.to_thread(until, lambda: ledger.released == ["gone"])

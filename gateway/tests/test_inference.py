@@ -273,6 +273,93 @@ def test_a_replica_that_dies_in_mid_stream_ends_it_with_an_error_event(service: 
     assert record["cost"] == (record["prompt_tokens"] + 3) * PRICE
 
 
+# -- progress events, before the content -------------------------------------------------------------------------------------
+def stream_with_progress(service: Service, model: str) -> tuple[str, list[dict]]:
+    """The request id and the events."""
+    answer = ask(service, model, stream=True, return_progress=True)
+    events = [json.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: {")]
+    return answer.headers["x-request-id"], events
+
+
+def text_of(events: list[dict]) -> str:
+    return "".join(choice["delta"].get("content") or "" for event in events for choice in event["choices"])
+
+
+def test_another_replica_answers_when_one_fails_while_it_reads_the_prompt(service: Service) -> None:
+    for name in ("first", "second"):
+        service.standins[name].tell(progress=4, first_token_seconds=0.1)
+    service.standins["first"].tell(cut_in_prompt=2)
+    wholes = []
+    for _ in range(4):
+        request_id, events = stream_with_progress(service, "twins")
+        assert text_of(events) == "".join(f"word{number} " for number in range(8))
+        wholes.append(sum("prompt_progress" in event for event in events))
+        record = service.usage(request_id)
+        assert (record["replica"], record["outcome"], record["completion_tokens"]) == ("twins/2", "completed", 8)
+    assert 6 in wholes  # two of the first replica's, where it was asked first
+
+
+def test_no_other_replica_while_the_prompt_is_read_ends_the_stream_with_an_error_and_costs_nothing(
+    service: Service,
+) -> None:
+    service.standins["alpha"].tell(progress=4, cut_in_prompt=2)
+    answer = ask(service, stream=True, return_progress=True)
+    *events, last = [json.loads(line[6:]) for line in answer.text.splitlines() if line]
+    assert [event["prompt_progress"]["processed"] for event in events] == [0, 1]
+    assert last["error"]["code"] == "upstream_error"
+    record = service.usage(answer.headers["x-request-id"])
+    assert (record["outcome"], record["status"], record["cost"]) == ("failed", 502, 0)
+
+
+def test_pings_are_not_the_first_byte(service: Service) -> None:
+    for name in ("first", "second"):
+        service.standins[name].tell(pings=4, first_token_seconds=0.4)
+    service.standins["first"].tell(cut_in_prompt=2)
+    pings = []
+    for _ in range(4):
+        answer = ask(service, "twins", stream=True)
+        assert answer.text.endswith("data: [DONE]\n\n")
+        assert "error" not in answer.text
+        pings.append(answer.text.count(":\n\n"))
+        record = service.usage(answer.headers["x-request-id"])
+        assert (record["replica"], record["outcome"], record["completion_tokens"]) == ("twins/2", "completed", 8)
+        assert record["first_token_ms"] >= 350
+    assert 6 in pings  # two of the first replica's, where it was asked first
+
+
+def test_progress_is_neither_the_first_token_nor_charged(service: Service) -> None:
+    standin = service.standins["alpha"]
+    standin.tell(progress=5, first_token_seconds=0.5, cut_after=3, token_seconds=0.01)
+    answer = ask(service, stream=True, return_progress=True)
+    record = service.usage(answer.headers["x-request-id"])
+    assert (record["outcome"], record["completion_tokens"]) == ("failed", 3)
+    assert record["first_token_ms"] >= 450
+
+
+def test_a_client_that_leaves_while_the_prompt_is_read_frees_the_slot(service: Service) -> None:
+    standin = service.standins["narrow"]
+    standin.tell(progress=1000, first_token_seconds=20)
+    body = {"model": "narrow", "messages": MESSAGES, "stream": True, "return_progress": True}
+    with service.http() as http, http.stream("POST", "/v1/chat/completions", json=body) as answer:
+        assert "prompt_progress" in next(line for line in answer.iter_lines() if line)
+        request_id = answer.headers["x-request-id"]
+    until(lambda: standin.seen()[-1]["state"] == "closed", 3)
+    record = service.usage(request_id)
+    assert (record["outcome"], record["completion_tokens"], record["first_token_ms"]) == ("cancelled", 0, None)
+
+
+def test_an_error_in_a_stream_speaks_the_callers_language(service: Service) -> None:
+    service.standins["alpha"].tell(cut_after=1, token_seconds=0.01)
+    told = []
+    for language in ("zh-CN", "en"):
+        with service.http() as http:
+            body = {"model": "alpha", "messages": MESSAGES, "stream": True}
+            text = http.post("/v1/chat/completions", json=body, headers={"Accept-Language": language}).text
+        told.append(json.loads(text.strip().rpartition("data: ")[2])["error"])
+    assert [error["code"] for error in told] == ["upstream_error"] * 2
+    assert told[0]["message"] != told[1]["message"] == "The model's server failed while answering."
+
+
 # -- clients that leave ----------------------------------------------------------------------------------------------------
 def test_a_client_that_leaves_in_mid_stream_stops_the_generation_and_pays_for_what_was_made(service: Service) -> None:
     standin = service.standins["alpha"]

@@ -28,6 +28,7 @@ PLACEHOLDER_SECRETS = frozenset(
         "secret",
     }
 )
+SHORTEST_SECRET = 16  # characters; what is made here has 43
 MICRO = 1_000_000  # micro-credits in one credit
 PROJECT_DIR = Path(__file__).resolve().parents[2]
 
@@ -146,7 +147,8 @@ class Settings(Mapping[str, str]):
         return [item.strip() for item in self.text(name, default).split(",") if item.strip()]
 
     def secret(self, name: str) -> str:
-        """A secret. Empty when none is set yet; raises ConfigurationError for a value that stands in public examples."""
+        """A secret. Empty when none is set yet; raises ConfigurationError for a value that stands in public examples or that
+        a computer can find out by trying."""
         value = self.text(name)
         if value.lower() in PLACEHOLDER_SECRETS:
             raise ConfigurationError(
@@ -154,5 +156,12 @@ class Settings(Mapping[str, str]):
                     "%(name)s is still the placeholder “%(value)s”. Remove the line, and a secret is made at the next start."
                 )
                 % {"name": name, "value": value}
+            )
+        if 0 < len(value) < SHORTEST_SECRET:
+            raise ConfigurationError(
+                _(
+                    "%(name)s has fewer than %(shortest)d characters. Remove the line, and a secret is made at the next start."
+                )
+                % {"name": name, "shortest": SHORTEST_SECRET}
             )
         return value

@@ -140,5 +140,6 @@ def configuration(path: Path, level: str) -> dict[str, Any]:
             "httpcore": {"level": "WARNING"},
             "django.request": {"level": "ERROR"},
             "asyncio": {"level": "WARNING"},
+            "filelock": {"level": "WARNING"},
         },
     }

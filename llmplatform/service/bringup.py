@@ -25,6 +25,7 @@ from accounts import services as accounts
 from accounts.models import User
 from llmplatform.lib import process_identity
 from llmplatform.service import addresses, checks, local_client, static_files
+from llmplatform.service.terminal import padded
 from models_app import starter
 from models_app.models import ModelConfig, Replica
 from models_app.reasons import text as reason_text
@@ -166,7 +167,7 @@ def _lines(outcome: Outcome, password: str) -> list[str]:
     else:
         rows.append((_("Login"), name))
     rows.append((_("Model"), outcome.model or _("none is running")))
-    return [f"{label:<8}{text}" for label, text in rows]
+    return [padded(label, 8) + text for label, text in rows]
 
 
 def _after(outcome: Outcome) -> list[str]:

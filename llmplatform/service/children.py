@@ -77,13 +77,15 @@ def close_pipe(process: subprocess.Popen[bytes]) -> None:
 
 def kill_tree(process: subprocess.Popen[bytes]) -> None:
     """The last resort: the child and what it started."""
-    try:
-        family = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
-    except psutil.Error:
-        return
-    for member in family:
+    with contextlib.suppress(psutil.Error):
+        kill([child.pid for child in psutil.Process(process.pid).children(recursive=True)])
+    kill([process.pid])
+
+
+def kill(pids: Sequence[int]) -> None:
+    for pid in pids:
         with contextlib.suppress(psutil.Error):
-            member.kill()
+            psutil.Process(pid).kill()
 
 
 class Child:

@@ -43,7 +43,8 @@ def all_checks() -> list[Verdict]:
 
 def show(verdicts: list[Verdict]) -> None:
     for verdict in verdicts:
-        say(f"{MARKS[verdict.level]} {verdict.text}" + (f": {verdict.remedy}" if verdict.remedy else ""))
+        pair = {"finding": verdict.text, "remedy": verdict.remedy}
+        say(f"{MARKS[verdict.level]} " + (_("%(finding)s: %(remedy)s") % pair if verdict.remedy else verdict.text))
 
 
 def python() -> Verdict:

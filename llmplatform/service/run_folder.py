@@ -82,13 +82,23 @@ def write(home: Path, running: Running) -> None:
 
 def read(home: Path | None = None) -> Running | None:
     """What the last ``serve`` wrote, if that process still lives."""
+    running = _stored(home)
+    return running if running is not None and running.alive() else None
+
+
+def left_over(home: Path) -> list[ProcessRecord]:
+    """Children of a ``serve`` that was killed: they notice, and end within seconds. Only for the holder of the lock."""
+    stored = _stored(home)
+    return [child for child in stored.children.values() if child.alive()] if stored is not None else []
+
+
+def _stored(home: Path | None) -> Running | None:
     try:
         stored: dict[str, Any] = json.loads((folder(home) / "serve.json").read_text(encoding="utf-8"))
         children = {name: ProcessRecord(**record) for name, record in stored.pop("children").items()}
-        running = Running(**stored, children=children)
+        return Running(**stored, children=children)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    return running if running.alive() else None
 
 
 def remove(home: Path) -> None:
@@ -99,7 +109,9 @@ def replace_file(path: Path, text: str, mode: int = 0o644) -> None:
     """Write the whole file or nothing: readers never see half of it."""
     path = path.resolve()  # a symlink stays one
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    scratch.unlink(missing_ok=True)  # of a process that had this pid and died here
+    # A file of our own making: nobody else's, with other permissions or leading elsewhere, is written to.
+    descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as stream:
         stream.write(text)
         stream.flush()

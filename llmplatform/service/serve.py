@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,6 +77,7 @@ class Serve:
     # -- the course of things --------------------------------------------------------------------------------------
     def run(self) -> int:
         self._install_signal_handlers()
+        self._wait_for_left_over()
         self._check()
         if self.options.detached:
             return self._keep_running()
@@ -126,6 +128,14 @@ class Serve:
             logger.info("stopped")
 
     # -- start -----------------------------------------------------------------------------------------------------
+    def _wait_for_left_over(self) -> None:
+        """After a ``serve`` that was killed, its children are about to end; until then they have our port."""
+        deadline = time.monotonic() + children.GRACE
+        while left := run_folder.left_over(settings.HOME_DIR):
+            if time.monotonic() > deadline:
+                children.kill([child.pid for child in left])
+            self._handle(self._next_event(0.05))
+
     def _check(self) -> None:
         verdicts = preflight.all_checks()
         problems = [verdict for verdict in verdicts if verdict.level == "problem"]

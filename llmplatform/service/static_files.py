@@ -17,7 +17,7 @@ from llmplatform.service.run_folder import replace_file
 
 STAMP = ".collected"
 # What packages bring and no page of ours uses.
-UNUSED = ["rest_framework", "redoc"]
+UNUSED = ("rest_framework", "redoc")
 
 
 def collect_if_changed() -> bool:
@@ -26,7 +26,9 @@ def collect_if_changed() -> bool:
     wanted = fingerprint()
     if stamp.exists() and stamp.read_text(encoding="utf-8") == wanted:
         return False
-    call_command("collectstatic", interactive=False, clear=True, verbosity=0, ignore_patterns=UNUSED)
+    call_command(
+        "collectstatic", interactive=False, clear=True, verbosity=0, ignore_patterns=[*UNUSED]
+    )  # a list that it adds to
     replace_file(stamp, wanted)
     return True
 

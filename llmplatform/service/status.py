@@ -16,6 +16,8 @@ from models_app.models import ModelConfig, Replica
 from models_app.reasons import text as reason_text
 from models_app.states import State
 
+CHILDREN = ("web", "supervisor")
+
 
 @dataclass(frozen=True)
 class Row:
@@ -40,12 +42,13 @@ def _serve(running: run_folder.Running) -> Row:
 
 
 def _children(running: run_folder.Running) -> list[Row]:
-    return [
-        Row(name, _("running"), _("process %(pid)d") % {"pid": child.pid})
-        if child.alive()
-        else Row(name, _("not running"), _("serve starts it again"), well=False)
-        for name, child in running.children.items()
-    ]
+    return [_child(name, running.children.get(name)) for name in CHILDREN]
+
+
+def _child(name: str, child: run_folder.ProcessRecord | None) -> Row:
+    if child is not None and child.alive():
+        return Row(name, _("running"), _("process %(pid)d") % {"pid": child.pid})
+    return Row(name, _("not running"), _("serve starts it again"), well=False)
 
 
 def _web_answers(running: run_folder.Running) -> Row:

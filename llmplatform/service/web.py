@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-# Daphne first: importing it chooses Twisted's asyncio reactor.
+import asyncio
+import contextlib
+
+with contextlib.suppress(ImportError):  # there is none for Windows; everything runs without it, a little slower
+    import uvloop
+
+    asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
+
+# Daphne before anything of Twisted: importing it makes the event loop and chooses Twisted's reactor on it.
 import daphne.server  # isort: skip
 from daphne.http_protocol import HTTPFactory, WebRequest  # isort: skip
 
-import asyncio
 import logging
 import os
 import threading

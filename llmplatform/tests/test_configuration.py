@@ -136,3 +136,11 @@ def test_postgresql(tmp_path):
 def test_a_database_url_that_is_none_is_one_line(tmp_path, url):
     with pytest.raises(ConfigurationError, match="DATABASE_URL"):
         database_url.parse(url, tmp_path)
+
+
+def test_a_secret_that_can_be_guessed_is_refused_without_showing_it():
+    with pytest.raises(ConfigurationError, match="JWT_SECRET") as caught:
+        settings(JWT_SECRET="fifteen-letters").secret("JWT_SECRET")
+    assert "fifteen-letters" not in str(caught.value)
+    assert settings(JWT_SECRET="sixteen-letters!").secret("JWT_SECRET") == "sixteen-letters!"
+    assert settings(JWT_SECRET="").secret("JWT_SECRET") == ""

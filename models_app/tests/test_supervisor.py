@@ -377,6 +377,24 @@ async def test_what_runs_and_fits_is_adopted(bench, model):
     assert not engines(bench.home)
 
 
+async def test_an_engine_behind_a_script_is_adopted_as_one(bench, model, settings):
+    script = bench.home / "script"
+    script.write_text(f'#!/bin/sh\n"{bench.engine}" "$@"\nexit $?\n')
+    script.chmod(0o755)
+    settings.LLAMA_CPP_PATH = str(script)
+    await bench.start()
+    [before] = await bench.ready()
+    family = {engine.pid for engine in engines(bench.home)}
+    assert len(family) == 2
+    await bench.abandon()
+    assert [found.process.pid for found in await asyncio.to_thread(process.find_engines)] == [before.pid]
+    await bench.start()
+    await until(lambda: bench.supervisor.runners)
+    [after] = await bench.ready()
+    assert (after.pid, after.port) == (before.pid, before.port)
+    assert {engine.pid for engine in engines(bench.home)} == family
+
+
 async def test_what_runs_with_old_settings_is_replaced(bench, model):
     await bench.start()
     (before,) = await bench.ready()

@@ -27,9 +27,20 @@ function after(seen, piece) {
   return known > 0 ? { seq: piece.seq, text: letters.slice(known).join("") } : piece;
 }
 
+// The white space right before a sequence number; null when none of the pieces reaches there.
+function gapAt(seq, pieces) {
+  let said = null;
+  for (const piece of pieces) {
+    const rest = piece.seq <= seq ? "" : after(seq, piece).text;
+    if (rest.length < piece.text.length) said = piece.text.slice(0, piece.text.length - rest.length);
+  }
+  return said && said.match(/\s*$/)[0];
+}
+
 export class Answer {
   #tail = null; // the element whose text deltas go to; the cursor blinks at its end
   #pending = []; // deltas newer than the HTML shown: {seq, text}
+  #gap = ""; // the space that Markdown cut off at the end of the HTML shown
   #firstRender = true;
 
   constructor(element, speech = null) {
@@ -104,11 +115,13 @@ export class Answer {
   render({ seq, html }) {
     this.seq = Math.max(this.seq, seq);
     this.phase("");
-    this.#pending = this.#pending.filter((delta) => delta.seq > seq).map((delta) => after(seq, delta));
+    const rest = this.#pending.filter((delta) => delta.seq > seq).map((delta) => after(seq, delta));
+    this.#gap = gapAt(seq, this.#pending) ?? this.#gap;
+    this.#pending = rest;
     this.#show(html);
     if (this.#firstRender) this.element.querySelector(".reasoning").open = false;
     this.#firstRender = false;
-    if (this.running) this.#tailElement().append(...this.#pending.map((delta) => delta.text));
+    if (this.running) this.#tailElement().append(this.#gap, ...this.#pending.map((delta) => delta.text));
   }
 
   done({ state, usage, timings, html, model }) {

@@ -42,11 +42,12 @@ export class ModelChoice {
   }
 
   async #refresh() {
-    const focused = document.activeElement?.dataset.model;
     try {
       const response = await fetch(`/chat/models?${new URLSearchParams({ model: this.name })}`);
       if (!response.ok || response.redirected) return;
-      this.menu.innerHTML = await response.text();
+      const html = await response.text();
+      const focused = document.activeElement?.dataset.model;
+      this.menu.innerHTML = html;
       if (focused) this.menu.querySelector(`[data-model="${CSS.escape(focused)}"]`)?.focus();
     } catch {
       // Without a connection the last known states stay; the page says that it is reconnecting.

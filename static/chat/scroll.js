@@ -1,18 +1,27 @@
 // Where the reader is in the conversation: at its end (then the end is followed), or further up (then nothing moves).
 const NEAR = 60;
+const AHEAD = 600; // older messages are fetched this far before their place comes into view
 
 export class Scroll {
   #follow = true;
+  #moved = false; // by the reader: the browser scrolls by itself too, when it learns how high a message really is
 
   constructor(onTop) {
     this.box = document.getElementById("scroll");
     this.thread = document.getElementById("thread");
     this.down = document.getElementById("down");
     this.box.addEventListener("scroll", () => {
-      this.#follow = this.#distance() < NEAR;
+      if (this.#distance() < NEAR) this.#moved = false;
+      this.#follow = !this.#moved;
       this.down.hidden = this.#distance() < 2 * NEAR;
-      if (this.box.scrollTop < 600) onTop();
+      if (this.#moved && this.box.scrollTop < AHEAD) onTop();
     }, { passive: true });
+    for (const input of ["wheel", "touchmove", "pointerdown", "keydown"]) {
+      this.box.addEventListener(input, () => {
+        this.#moved = true;
+        if (this.box.scrollTop < AHEAD) onTop(); // also where everything fits and nothing scrolls
+      }, { passive: true });
+    }
     this.down.addEventListener("click", () => this.toEnd());
     const observer = new ResizeObserver(() => this.#keep());
     observer.observe(this.thread);
@@ -21,6 +30,7 @@ export class Scroll {
 
   toEnd() {
     this.#follow = true;
+    this.#moved = false;
     this.box.scrollTop = this.box.scrollHeight;
     this.down.hidden = true;
   }

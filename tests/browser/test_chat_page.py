@@ -8,6 +8,7 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.conftest import PHONE, NewContext, Person, log_in
+from tests.running_service import Service
 
 pytestmark = pytest.mark.e2e
 
@@ -151,6 +152,36 @@ def test_phone_has_the_list_in_a_drawer(new_context: NewContext, person: Person)
     page.keyboard.press("Escape")
     expect(sidebar).not_to_be_in_viewport()
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+LONG_TALK = """
+from django.utils import timezone
+from accounts.models import User
+from chat.models import Conversation, Message
+talk = Conversation.objects.create(user=User.objects.get(username={name!r}), title="Long", updated_at=timezone.now())
+parent = None
+for number in range(70):
+    role = "assistant" if number % 2 else "user"
+    parent = Message.objects.create(conversation=talk, parent=parent, role=role, text="Text %d. " % number * (number % 40 + 1))
+print(talk.id)
+"""
+
+
+def test_long_conversation_opens_at_its_end_and_loads_older_ones(chat: Page, service: Service, person: Person):
+    made = service.command("shell", "-v0", "-c", LONG_TALK.format(name=person.name))
+    chat.goto(f"/chat/{made.stdout.strip()}")
+    expect(chat.locator("main[data-line=up]")).to_be_attached()
+    expect(chat.locator(".message")).to_have_count(30)
+    expect(chat.locator(".foot").last).to_be_in_viewport(ratio=1)
+    expect(chat.locator("#down")).to_be_hidden()
+    chat.locator("#scroll").hover()
+    for shown in (60, 70):
+        chat.mouse.wheel(0, -100_000)
+        expect(chat.locator(".message")).to_have_count(shown)
+    chat.mouse.wheel(0, -100_000)
+    expect(chat.locator(".message").first).to_contain_text("Text 0.")
+    chat.locator("#down").click()
+    expect(chat.locator(".foot").last).to_be_in_viewport(ratio=1)
 
 
 def test_page_is_light_and_its_files_are_kept(new_context: NewContext, person: Person):

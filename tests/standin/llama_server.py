@@ -14,6 +14,9 @@ Standard library only, so that it starts at once. One "token" is one word. Switc
     silent_after        sends that many deltas, then nothing more
     hang_on_term        ignores SIGTERM
     error_status        generation requests are answered with that status, `error_times` times (default: always)
+    progress            events that tell how much of the prompt is read, when asked for, spread over first_token_seconds
+    pings               comments instead of them, in any stream
+    cut_in_prompt       closes the connection after that many of either
     first_token_seconds, token_seconds   how slow it is
     chunks              deltas in an answer (default: 8, or fewer by max_tokens)
     answer, reasoning   the text of the answer instead, and text before it
@@ -260,11 +263,16 @@ class Server:
             async with self.slots:
                 entry["state"] = "running"
                 if not await self.refused(answer):
-                    await self.wait(answer, self.switches["first_token_seconds"] or 0)
+                    progress = (request.data.get("return_progress") and self.switches["progress"]) or 0
+                    pings = (whole is None and self.switches["pings"]) or 0
+                    if not progress and not pings:
+                        await self.wait(answer, self.switches["first_token_seconds"] or 0)
                     if whole is not None:
                         await self.wait(answer, (self.switches["token_seconds"] or 0) * len(pieces))
                         await answer.json(whole())
                     else:
+                        await answer.begin_stream()
+                        await self.read_prompt(answer, style, progress, pings)
                         await self.stream(answer, style, list(pieces), entry)
             entry["state"] = "done"
             self.answered += 1
@@ -292,10 +300,22 @@ class Server:
             await asyncio.sleep(min(left, 0.02))
             answer.check()
 
+    async def read_prompt(self, answer: Answer, style: Style, progress: int, pings: int) -> None:
+        count = pings or progress
+        for number in range(count):
+            if number == self.switches["cut_in_prompt"]:
+                raise Aborted
+            if pings:
+                await answer.ping()
+            else:
+                told = {"total": progress, "cache": 0, "processed": number, "time_ms": 1}
+                [opening] = style.opening()
+                await answer.events([{**opening, "prompt_progress": told}])
+            await self.wait(answer, (self.switches["first_token_seconds"] or 0) / count)
+
     async def stream(self, answer: Answer, style: Style, pieces: list[str], entry: dict) -> None:
         reasoning = words(str(self.switches["reasoning"] or "")) if isinstance(style, ChatStyle) else []
         deltas = [style.reasoning_delta(piece) for piece in reasoning] + [style.delta(piece) for piece in pieces]
-        await answer.begin_stream()
         pause = self.switches["token_seconds"] or 0
         limit = min(self.switches[name] or 10**9 for name in ("cut_after", "crash_after_deltas", "silent_after"))
         if not pause and limit > len(deltas):  # as fast as it goes: benches measure the gateway, not this program
@@ -529,6 +549,11 @@ class Answer:
             out.append(b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n")
         self.check()
         self.writer.write(b"".join(out))
+        await self.writer.drain()
+
+    async def ping(self) -> None:
+        self.check()
+        self.writer.write(b"3\r\n:\n\n\r\n")
         await self.writer.drain()
 
 

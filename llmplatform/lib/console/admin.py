@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from django.contrib import admin
 from django.db.models import Model
 from django.http import HttpRequest
-from unfold.admin import ModelAdmin, TabularInline
+from unfold.admin import ModelAdmin
 from unfold.paginator import InfinitePaginator
 
 
@@ -87,9 +87,3 @@ class LongTableAdmin(ReadOnlyAdmin):
 
     paginator = InfinitePaginator
     show_full_result_count = False
-
-
-class ReadOnlyInline(ReadOnly, TabularInline):
-    extra = 0
-    can_delete = False
-    show_change_link = False

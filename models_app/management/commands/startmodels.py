@@ -12,9 +12,12 @@ from argparse import ArgumentParser
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
+from django.utils import translation
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
 from llmplatform.lib import parent_watch
+from llmplatform.lib.early_messages import terminal_language
 from llmplatform.lib.errors import ApiError
 from models_app import services, supervisor_lock, waiting
 from models_app.states import State
@@ -24,27 +27,31 @@ logger = logging.getLogger(__name__)
 
 
 class Command(BaseCommand):
-    help = "Start models: all active ones, or those named. The first such command stays and supervises them."
+    help = gettext_lazy(  # type: ignore[assignment]
+        "Start models: all active ones, or those named. The first such command stays and supervises them."
+    )
     # The supervisor serves no pages; checks of those would load what it does not need.
     requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("names", nargs="*", metavar="NAME")
-        parser.add_argument("--timeout", type=float, default=600, help="seconds to wait for models (default 600)")
+        parser.add_argument("--timeout", type=float, default=600, help=_("seconds to wait for models (default 600)"))
 
     def handle(self, *args: Any, **options: Any) -> None:
         lock = supervisor_lock.acquire()
-        try:
-            self._sync()
-            self._activate(options["names"])
-        except ApiError as error:
-            raise CommandError(error.message) from error
+        with translation.override(terminal_language()):
+            self._take_up(options["names"])
+            if lock is None and not self._wait(options["names"] or waiting.active_names(), options["timeout"]):
+                sys.exit(1)
         if lock is not None:
             asyncio.run(supervise())
-            return
-        names = options["names"] or waiting.active_names()
-        if not self._wait(names, options["timeout"]):
-            sys.exit(1)
+
+    def _take_up(self, names: list[str]) -> None:
+        try:
+            self._sync()
+            self._activate(names)
+        except ApiError as error:
+            raise CommandError(error.message) from error
 
     def _sync(self) -> None:
         problems = services.sync_config_file().problems

@@ -6,16 +6,25 @@ import sys
 from typing import Any
 
 from django.core.management.base import BaseCommand
+from django.utils import translation
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
+from llmplatform.lib.early_messages import terminal_language
 from models_app import services
 
 
 class Command(BaseCommand):
-    help = "Read model_config.json again. A running supervisor starts, changes and stops models accordingly."
+    help = gettext_lazy(  # type: ignore[assignment]
+        "Read model_config.json again. A running supervisor starts, changes and stops models accordingly."
+    )
     requires_system_checks: list[str] = []
 
     def handle(self, *args: Any, **options: Any) -> None:
+        with translation.override(terminal_language()):
+            self._sync()
+
+    def _sync(self) -> None:
         report = services.sync_config_file()
         for text, names in (
             (_("added: %(names)s"), report.added),
