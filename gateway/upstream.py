@@ -30,6 +30,7 @@ STALE_SECONDS = 1.0
 ERROR_BODY_BYTES = 64 * 1024
 LARGE_BODY_BYTES = 512 * 1024
 READ_BUFFER_BYTES = 256 * 1024
+BEGUN_MESSAGE = re.compile(rb'"message"\s*:\s*"([^"\\]{1,500})')
 # llama-server says 500 to some requests whose form is wrong. Asking another replica, or again, would be in vain.
 CLIENTS_FAULT = re.compile(
     r"^(Failed to parse |Unknown |Invalid |Unsupported |Missing )|\[json\.exception|not supported"
@@ -133,7 +134,9 @@ def translate_error(status: int, raw: bytes) -> GatewayError | ReplicaFailed:
         told = json.loads(raw)["error"]
         kind, message = str(told.get("type", "")), str(told.get("message", ""))
     except (ValueError, KeyError, TypeError, AttributeError):
-        told, kind, message = {}, "", ""
+        # It may quote the whole request, of which only the beginning was read.
+        begun = BEGUN_MESSAGE.search(raw)
+        told, kind, message = {}, "", begun[1].decode("utf-8", "replace") if begun else ""
     if kind == "exceed_context_size_error":
         return errors.context_length_exceeded(int(told.get("n_prompt_tokens", 0)), int(told.get("n_ctx", 0)))
     if status == 501:

@@ -142,3 +142,10 @@ def test_the_engines_refusals_are_the_clients_fault_and_its_failures_are_not(sta
     raw = json.dumps({"error": {"code": status, "message": message, "type": "server_error"}}).encode()
     translated = upstream.translate_error(status, raw)
     assert getattr(translated, "status", None) == expected
+
+
+def test_a_refusal_that_is_too_long_to_be_read_whole_is_one_all_the_same() -> None:
+    raw = b'{"error":{"code":500,"message":"Unknown reasoning format: ' + b"x" * 70_000
+    translated = upstream.translate_error(500, raw)
+    assert isinstance(translated, GatewayError)
+    assert len(translated.message) <= 500
