@@ -1,9 +1,9 @@
-"""What it costs that the engine's threads spin while they wait for each other: tokens per second with OMP_WAIT_POLICY left
-alone and set to PASSIVE, on a quiet machine and beside programs that want the cores too.
+"""What it costs that the engine's threads spin while they wait for each other: tokens per second with OpenMP's own setting, with
+the short spin that the supervisor sets, and with none, on a quiet machine and beside programs that want the cores too.
 
     python bench/engine_threads.py MODEL.gguf [--busy N] [--rounds N]
 
-``--busy``: how many busy programs run beside in the second part (default: as many as cores). Both engines run all the time and
+``--busy``: how many busy programs run beside in the second part (default: as many as cores). All engines run all the time and
 are asked in turn, so that a machine that changes its speed does so for both.
 """
 
@@ -24,7 +24,11 @@ from pathlib import Path
 import httpx
 
 ROOT = Path(__file__).resolve().parent.parent
-POLICIES = ("default", "PASSIVE")
+POLICIES: dict[str, dict[str, str]] = {
+    "default": {},
+    "short": {"GOMP_SPINCOUNT": "1000"},
+    "none": {"OMP_WAIT_POLICY": "PASSIVE"},
+}
 BURN = "while True: pass"
 
 
@@ -51,10 +55,8 @@ def engine(model: str, policy: str, key: str) -> Iterator[str]:
         "--cache-ram",
         "0",
     ]
-    environment = {**os.environ, "LLAMA_API_KEY": key}
-    environment.pop("OMP_WAIT_POLICY", None)
-    if policy != "default":
-        environment["OMP_WAIT_POLICY"] = policy
+    own = {name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
+    environment = {**own, "LLAMA_API_KEY": key, **POLICIES[policy]}
     process = subprocess.Popen(argv, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         address = f"http://127.0.0.1:{port}"
@@ -94,10 +96,10 @@ def measure(addresses: dict[str, str], key: str, rounds: int, title: str) -> Non
     median = {
         policy: tuple(statistics.median(column) for column in zip(*rows, strict=True)) for policy, rows in seen.items()
     }
+    base = median["default"]
     for policy, (prompt, generated) in median.items():
-        print(f"{title:<22} {policy:<8} prompt {prompt:8.1f} tokens/s   answer {generated:7.1f} tokens/s")
-    ratios = [after / before for before, after in zip(median["default"], median["PASSIVE"], strict=True)]
-    print(f"{title:<22} ratio    prompt {ratios[0]:8.2f}            answer {ratios[1]:7.2f}\n")
+        ratios = f"{prompt / base[0]:.2f} and {generated / base[1]:.2f} of the default"
+        print(f"{title:<22} {policy:<8} prompt {prompt:7.1f}   answer {generated:6.1f} tokens/s   {ratios}")
 
 
 def main() -> None:

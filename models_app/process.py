@@ -28,9 +28,11 @@ PASSED_ON = frozenset(
     | {"LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "USERPROFILE"}
 )
 PASSED_PREFIXES = ("OMP_", "KMP_", "GOMP_", "OPENBLAS_", "MKL_", "GGML_")
-# OpenMP's default is to spin while waiting for the other threads. As soon as anything else wants a core, the one that is waited
-# for does not run while the others burn theirs: measured 5 to 30 times slower (bench/engine_threads.py). An own setting wins.
-ENGINE_DEFAULTS = {"OMP_WAIT_POLICY": "PASSIVE"}
+# OpenMP's threads spin while they wait for each other, by default so long that beside any other busy program the thread that is
+# waited for does not get a core. A short spin is as fast on a quiet machine and much faster on a busy one; none at all
+# (OMP_WAIT_POLICY=PASSIVE) is slow when quiet: bench/engine_threads.py. GNU's OpenMP reads it, others ignore it. An own
+# setting wins.
+ENGINE_DEFAULTS = {"GOMP_SPINCOUNT": "1000"}
 # "folder:replica id:nonce" in the environment of each engine: says whose it is, whatever the database says.
 MARKER = "LLM_REPLICA"
 LOG_BYTES = 10 * 1024 * 1024
