@@ -26,7 +26,7 @@ find_python() {
 if ! cmp -s requirements-dev.txt "$venv/requirements.installed"; then
   python=$(find_python)
   [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
-  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-input --require-hashes -r requirements-dev.txt
+  "$venv/bin/python" -m pip install --quiet --no-compile --disable-pip-version-check --no-input --require-hashes -r requirements-dev.txt
   cp requirements-dev.txt "$venv/requirements.installed"
 fi
 PATH="$venv/bin:$PATH"
@@ -44,6 +44,8 @@ step() {
 step ruff format --check .
 step ruff check .
 step mypy .
+step bandit -q -c pyproject.toml -r accounts chat cluster gateway llmplatform models_app tools
+step python tools/audit_dependencies.py
 step lint-imports
 step python manage.py makemigrations --check --dry-run
 if [ -d locale ]; then

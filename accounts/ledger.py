@@ -1,16 +1,19 @@
-"""One transaction on the ledger. Used by ``accounts.quota`` only, which says what the rules are."""
+"""One transaction on the ledger. Used by ``accounts.quota``, ``credits`` and ``lots`` only, which say what the rules are."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from datetime import UTC, datetime
 from functools import cache
 from typing import Any, TypeVar, cast
 
 from django.db import connection
-from django.db.models import CharField, DateTimeField, Model
+from django.db.models import CharField, DateTimeField, Model, Q
 from django.utils import timezone
 
-from accounts.models import Hold, LedgerEntry, UsageRecord, User, Wallet
+from accounts.models import ApiKey, CreditLot, Hold, LedgerEntry, UsageRecord, User, Wallet
+from accounts.periods import period_end, period_start
+from accounts.usage_hours import add_to_hours
 
 Row = TypeVar("Row", bound=Model)
 
@@ -29,14 +32,17 @@ class Batch:
     """Changes to some wallets within the running transaction.
 
     Making it locks the wallets and reads what the ledger knows of the requests; ``post`` notes a change; ``write`` stores
-    everything with a fixed number of statements.
+    everything with a fixed number of statements. The lock of a wallet is also that of its owner's keys' budgets, holds, lots
+    and sums by the hour: none of them is written without it.
     """
 
     def __init__(self, wallet_ids: Iterable[int], request_ids: Iterable[str]) -> None:
         self.wallets = _locked_wallets(wallet_ids)
+        self.budgets: dict[int, Budget] = {}  # by the key that asks; rotated keys have one together
         self.request_ids = list(request_ids)
         self.entries: list[LedgerEntry] = []
         self.new_holds: dict[str, Hold] = {}
+        self.new_lots: dict[str, CreditLot] = {}  # by the request id of the entry that brings the credit
         self.usage: list[UsageRecord] = []
         self._posted: dict[str, set[str]] = {}
         # The index on request ids leaves out "", and is used only for a query that does so too.
@@ -58,10 +64,13 @@ class Batch:
         cost: int = 0,
         request_id: str = "",
         model_name: str = "",
+        key_id: int | None = None,
         note: str = "",
     ) -> None:
         wallet.available += available
         wallet.held += held
+        if kind == LedgerEntry.Kind.SETTLE:
+            wallet.spent -= available + held
         self._posted.setdefault(request_id, set()).add(kind)
         self.entries.append(
             LedgerEntry(
@@ -72,6 +81,7 @@ class Batch:
                 cost=cost,
                 request_id=request_id,
                 model_name=fitting(LedgerEntry, "model_name", model_name),
+                key_id=key_id,
                 note=fitting(LedgerEntry, "note", note),
             )
         )
@@ -79,26 +89,98 @@ class Batch:
     def take_holds(self) -> Iterator[Hold]:
         """The open holds of this batch's requests on the locked wallets; they are deleted here and are the caller's to settle."""
         rows = _rows_in(Hold, HOLD_FIELDS, "request_id", self.request_ids)
-        holds = [hold for row in rows if (hold := _loaded(Hold, HOLD_FIELDS, row)).wallet_id in self.wallets]
+        holds = [hold for row in rows if (hold := _hold_of(row)).wallet_id in self.wallets]
         if holds:
             ids = [hold.pk for hold in holds]
             _execute(f"DELETE FROM {Hold._meta.db_table} WHERE id IN ({_marks(ids)})", ids)  # noqa: S608 - names of our own tables and columns
         yield from holds
 
+    def read_budgets(self, key_ids: Iterable[int | None]) -> None:
+        """Of those keys that have one."""
+        known = {budget.key.pk: budget for budget in self.budgets.values()}
+        for key_id, key in _budget_holders({key_id for key_id in key_ids if key_id is not None} - self.budgets.keys()):
+            if key.pk not in known:
+                known[key.pk] = Budget(key)
+                known[key.pk].take_holds_along()
+            self.budgets[key_id] = known[key.pk]
+
     def write(self) -> None:
         _update_wallets(self.entries)
+        _update_budgets({budget.key.pk: budget for budget in self.budgets.values()}.values())
         _insert(LedgerEntry, self.entries)
         _insert(Hold, list(self.new_holds.values()))
         _insert(UsageRecord, self.usage)
+        if self.usage:
+            add_to_hours(self.usage)
+        if self.new_lots:
+            self._write_lots()
+
+    def _write_lots(self) -> None:
+        entries = LedgerEntry.objects.filter(request_id__in=self.new_lots)
+        ids = dict(entries.exclude(request_id="").values_list("request_id", "pk"))
+        for request_id, lot in self.new_lots.items():
+            lot.entry_id = ids[request_id]
+        CreditLot.objects.bulk_create(self.new_lots.values())
+
+
+class Budget:
+    """What a key may spend in its present period, and what of it is used: held or spent. ``key`` is the holder's row."""
+
+    def __init__(self, key: ApiKey) -> None:
+        self.key = key
+        self.used_before, self.started_before = key.budget_used, key.budget_started
+        self.ahead: datetime | None = None
+        now = timezone.now()
+        started = period_start(key.budget_period, now) if key.budget_period else now
+        latest = period_end(key.budget_period, now) if key.budget_period else now
+        if key.budget_started is None or (key.budget_period and started > key.budget_started):
+            key.budget_started, key.budget_used = started, 0
+        elif key.budget_started > latest:
+            # A clock was far ahead and is set right. A period further it may stay so, and always what is used stays: after a
+            # clock that went wrong nobody gets an old period's budget again.
+            self.ahead, key.budget_started = key.budget_started, started
+
+    @property
+    def left(self) -> int:
+        return (self.key.budget or 0) - self.key.budget_used
+
+    def take_holds_along(self) -> None:
+        """Where the period was brought back: what is held in it is still given back to it."""
+        if self.ahead is not None:
+            chain = ApiKey.objects.filter(Q(pk=self.key.pk) | Q(root=self.key.pk))
+            Hold.objects.filter(key__in=chain, budget_started=self.ahead).update(budget_started=self.key.budget_started)
+
+    def change(self, amount: int, started: datetime | None) -> None:
+        """What was held in a period that is over is not given back to the present one."""
+        if started is not None and started in (self.key.budget_started, self.ahead):
+            self.key.budget_used = max(0, self.key.budget_used + amount)
 
 
 # -- statements ------------------------------------------------------------------------------------------------------
 # Written out, since every request passes here twice: composing them anew costs several times what the database takes.
 
 # Fields stand in the order in which the models have them: ``from_db`` wants it so.
-HOLD_FIELDS = ("id", "request_id", "wallet_id", "amount", "owner")
-WALLET_FIELDS = ("id", "user_id", "available", "held", "unlimited")
-USER_FIELDS = ("id", "username")
+HOLD_FIELDS = ("id", "request_id", "wallet_id", "amount", "key_id", "budget_amount", "budget_started", "owner")
+WALLET_FIELDS = ("id", "user_id", "available", "held", "unlimited", "spent", "spent_at_lots", "lots_end")
+USER_FIELDS = ("id", "username", "group_id")
+BUDGET_FIELDS = ("id", "budget", "budget_period", "budget_used", "budget_started")
+
+
+def _budget_holders(key_ids: Collection[int]) -> list[tuple[int, ApiKey]]:
+    """Each of the keys and the row that counts for it, where there is a budget."""
+    ids = sorted(key_ids)
+    if not ids:
+        return []
+    columns, table = ",".join(f"r.{name}" for name in BUDGET_FIELDS), ApiKey._meta.db_table
+    tables = f"{table} k JOIN {table} r ON r.id = COALESCE(k.root_id, k.id)"
+    with connection.cursor() as cursor:
+        sql = f"SELECT k.id,{columns} FROM {tables} WHERE r.budget IS NOT NULL AND k.id IN ({_marks(ids)})"  # noqa: S608 - names of our own tables and columns
+        cursor.execute(sql, ids)
+        rows = cursor.fetchall()
+    found = [(row[0], _loaded(ApiKey, BUDGET_FIELDS, row[1:])) for row in rows]
+    for _key_id, key in found:
+        key.budget_started = _time(key.budget_started)
+    return found
 
 
 def _marks(values: Sequence[Any]) -> str:
@@ -123,6 +205,17 @@ def _loaded(model: type[Row], fields: Sequence[str], values: Sequence[Any]) -> R
     return model.from_db(connection.alias, fields, values)
 
 
+def _hold_of(row: Sequence[Any]) -> Hold:
+    hold = _loaded(Hold, HOLD_FIELDS, row)
+    hold.budget_started = _time(hold.budget_started)
+    return hold
+
+
+def _time(value: Any) -> Any:
+    """SQLite gives times without their zone, which is UTC."""
+    return value.replace(tzinfo=UTC) if isinstance(value, datetime) and value.tzinfo is None else value
+
+
 def _locked_wallets(wallet_ids: Iterable[int]) -> dict[int, Wallet]:
     ids = sorted(set(wallet_ids))
     if not ids:
@@ -137,6 +230,7 @@ def _locked_wallets(wallet_ids: Iterable[int]) -> dict[int, Wallet]:
     for row in rows:
         wallet = _loaded(Wallet, WALLET_FIELDS, row[: len(WALLET_FIELDS)])
         wallet.unlimited = bool(wallet.unlimited)  # SQLite has numbers only
+        wallet.lots_end = _time(wallet.lots_end)
         wallet.user = _loaded(User, USER_FIELDS, row[len(WALLET_FIELDS) :])
         wallets[wallet.pk] = wallet
     return wallets
@@ -158,7 +252,8 @@ def _insert(model: type[Row], rows: Sequence[Row]) -> None:
 
     def value(row: Row, field: Any) -> Any:
         if isinstance(field, DateTimeField):
-            return adapt(now if field.auto_now_add else getattr(row, field.attname))
+            at = now if field.auto_now_add else getattr(row, field.attname)
+            return None if at is None else adapt(at)
         return getattr(row, field.attname)
 
     with connection.cursor() as cursor:
@@ -168,18 +263,36 @@ def _insert(model: type[Row], rows: Sequence[Row]) -> None:
 def _update_wallets(entries: Iterable[LedgerEntry]) -> None:
     changes: dict[int, list[int]] = {}
     for entry in entries:
-        change = changes.setdefault(entry.wallet_id, [0, 0])
+        change = changes.setdefault(entry.wallet_id, [0, 0, 0])
         change[0] += entry.available_change
         change[1] += entry.held_change
-    rows = [(a, h, wallet_id, a, h) for wallet_id, (a, h) in sorted(changes.items()) if a or h]
+        if entry.kind == LedgerEntry.Kind.SETTLE:
+            change[2] -= entry.available_change + entry.held_change
+    _update_all(
+        "UPDATE accounts_wallet SET available = available + %s, held = held + %s, spent = spent + %s"
+        " WHERE id = %s AND available + %s >= 0 AND held + %s >= 0",
+        [(a, h, s, wallet_id, a, h) for wallet_id, (a, h, s) in sorted(changes.items()) if a or h or s],
+    )
+
+
+def _update_budgets(budgets: Iterable[Budget]) -> None:
+    adapt = connection.ops.adapt_datetimefield_value
+    _update_all(
+        "UPDATE accounts_apikey SET budget_used = %s, budget_started = %s WHERE id = %s AND budget_used = %s",
+        [
+            (budget.key.budget_used, adapt(budget.key.budget_started), budget.key.pk, budget.used_before)
+            for budget in budgets
+            if (budget.key.budget_used, budget.key.budget_started) != (budget.used_before, budget.started_before)
+        ],
+    )
+
+
+def _update_all(sql: str, rows: Sequence[tuple[Any, ...]]) -> None:
+    """Raises LedgerConflict unless each of the conditional updates finds its row."""
     if not rows:
         return
     with connection.cursor() as cursor:
-        cursor.executemany(
-            "UPDATE accounts_wallet SET available = available + %s, held = held + %s"
-            " WHERE id = %s AND available + %s >= 0 AND held + %s >= 0",
-            rows,
-        )
+        cursor.executemany(sql, rows)
         if cursor.rowcount != len(rows):
             raise LedgerConflict
 

@@ -1,4 +1,4 @@
-"""Reads: who has which name, and pages of usage and ledger."""
+"""Reads: who has which name, who lacks a second factor, and pages of usage and ledger."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TypeVar
 
+from django.conf import settings
 from django.db.models import Model, Q, QuerySet, Value
 from django.db.models.functions import Lower
 
-from accounts.models import LedgerEntry, UsageRecord, User
+from accounts.models import AuditEntry, LedgerEntry, SecondFactor, UsageRecord, User
 
 Row = TypeVar("Row", bound=Model)
 
@@ -26,15 +27,32 @@ def users_named(name: str) -> list[User]:
     return sorted(rows, key=lambda user: user.username.lower() != name.lower())
 
 
+def must_have_second_factor(user: User) -> bool:
+    """By ``SECOND_FACTOR`` and the role; not who can only come in by a provider that asks for one itself."""
+    if settings.OIDC_SECOND_FACTOR and not user.has_usable_password():
+        return False
+    if settings.SECOND_FACTOR == "operators":
+        return user.is_staff or user.is_superuser
+    return bool(settings.SECOND_FACTOR == "everyone")
+
+
+def lacks_second_factor(user: User) -> bool:
+    """Must have one and has none: such a person sets one up before anything else."""
+    return must_have_second_factor(user) and not SecondFactor.objects.filter(user=user).exists()
+
+
 @dataclass(frozen=True, slots=True)
 class HistoryFilter:
-    """``user_id=None`` is everybody; empty texts filter nothing; ``kind`` is for the ledger only."""
+    """None is everybody, any key, any group; empty texts filter nothing. ``kind`` is for the ledger only, keys and groups for
+    usage only."""
 
     user_id: int | None
     since: datetime | None = None
     until: datetime | None = None
     model_name: str = ""
     kind: str = ""
+    key_id: int | None = None
+    group_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +63,7 @@ class Place:
     id: int
 
     @classmethod
-    def of(cls, row: UsageRecord | LedgerEntry) -> Place:
+    def of(cls, row: UsageRecord | LedgerEntry | AuditEntry) -> Place:
         return cls(row.created_at, row.pk)
 
     @classmethod
@@ -66,10 +84,14 @@ class Place:
 
 def usage_page(wanted: HistoryFilter, after: Place | None, limit: int) -> list[UsageRecord]:
     """Newest first."""
-    rows = _within(UsageRecord.objects.all(), wanted)
+    rows = _within(UsageRecord.objects.select_related("key", "group"), wanted)
     if wanted.user_id is not None:
         rows = rows.filter(user_id=wanted.user_id)
-    return list(_following(rows, after).order_by("-created_at", "-id")[:limit])
+    if wanted.key_id is not None:
+        rows = rows.filter(key_id=wanted.key_id)
+    if wanted.group_id is not None:
+        rows = rows.filter(group_id=wanted.group_id)
+    return list(following(rows, after).order_by("-created_at", "-id")[:limit])
 
 
 def ledger_page(wanted: HistoryFilter, after: Place | None, limit: int) -> list[LedgerEntry]:
@@ -79,7 +101,14 @@ def ledger_page(wanted: HistoryFilter, after: Place | None, limit: int) -> list[
         rows = rows.filter(wallet__user_id=wanted.user_id)
     if wanted.kind:
         rows = rows.filter(kind=wanted.kind)
-    return list(_following(rows, after).order_by("-created_at", "-id")[:limit])
+    return list(following(rows, after).order_by("-created_at", "-id")[:limit])
+
+
+def balance_changes(wallet_id: int, after: Place | None, limit: int) -> list[LedgerEntry]:
+    """What a person sees of the ledger, newest first: what a request cost in the end, not what it held meanwhile."""
+    passing = (LedgerEntry.Kind.HOLD, LedgerEntry.Kind.RELEASE)
+    rows = LedgerEntry.objects.filter(wallet_id=wallet_id).exclude(kind__in=passing)
+    return list(following(rows, after).order_by("-created_at", "-id")[:limit])
 
 
 def _within(rows: QuerySet[Row], wanted: HistoryFilter) -> QuerySet[Row]:
@@ -90,7 +119,7 @@ def _within(rows: QuerySet[Row], wanted: HistoryFilter) -> QuerySet[Row]:
     return rows.filter(model_name=wanted.model_name) if wanted.model_name else rows
 
 
-def _following(rows: QuerySet[Row], place: Place | None) -> QuerySet[Row]:
+def following(rows: QuerySet[Row], place: Place | None) -> QuerySet[Row]:
     """Written as a range and an exception, not as an OR, so that the index on the time is used."""
     if place is None:
         return rows

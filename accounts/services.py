@@ -4,13 +4,15 @@
     ├── WrongCredentials    no such account, or not its password: which of them is not told
     └── AccountInactive     the password is right, but the account waits for approval or was disabled
 TokenRefused            a refresh token that is wrong, expired, used before, or ended by a new password
+SecondFactorMissing     the account must have a second factor, and gets no tokens before it is set up
 RegistrationClosed      accounts are made by an administrator only
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
 from typing import Any, NamedTuple
@@ -28,8 +30,9 @@ from rest_framework_simplejwt.token_blacklist.models import BlacklistedToken, Ou
 from rest_framework_simplejwt.tokens import AccessToken, RefreshToken, Token
 from rest_framework_simplejwt.utils import get_md5_hash_password
 
-from accounts import attempts, callers, quota, selectors
+from accounts import attempts, audit_log, callers, invites, lockout, quota, selectors
 from accounts.models import User
+from llmplatform.lib import audit
 
 CONSOLE_TOKEN_LIFETIME = timedelta(hours=24)
 LAST_LOGIN_EVERY = timedelta(hours=1)  # a login writes the row at most this often
@@ -43,6 +46,10 @@ class TokenRefused(Exception):
     pass
 
 
+class SecondFactorMissing(Exception):
+    pass
+
+
 class LoginRefused(Exception):
     pass
 
@@ -53,6 +60,9 @@ class WrongCredentials(LoginRefused):
 
 class AccountInactive(LoginRefused):
     pass
+
+
+REFUSALS: dict[type[Exception], str] = {WrongCredentials: "credentials", AccountInactive: "inactive"}
 
 
 class TokenPair(NamedTuple):
@@ -69,24 +79,41 @@ class NewAdministrator(NamedTuple):
 # -- accounts --------------------------------------------------------------------------------------------------------
 
 
-def register_user(username: str, password: str, email: str = "", language: str = "") -> User:
-    """A new account with its first credit; inactive until approved when ``REGISTRATION=approval``.
+def register_user(username: str, password: str, email: str = "", language: str = "", invite: str = "") -> User:
+    """A new account with its first credit; inactive until approved when ``REGISTRATION=approval``. An invite opens every door.
 
     Raises RegistrationClosed, or ValidationError with messages per field.
     """
+    if invite:
+        with transaction.atomic():
+            taken = invites.take_place(invite)
+            return create_user(username, password, email, language, registers={"invite": str(taken)}, group=taken.group)
     if settings.REGISTRATION == "closed":
         raise RegistrationClosed
-    return create_user(username, password, email, language, is_active=settings.REGISTRATION == "open")
+    waiting = settings.REGISTRATION == "approval"
+    return create_user(username, password, email, language, registers={}, is_active=not waiting, waiting=waiting)
 
 
-def create_user(username: str, password: str, email: str = "", language: str = "", **flags: bool) -> User:
-    """Any account, with a wallet. Raises ValidationError with messages per field."""
+def create_user(
+    username: str,
+    password: str | None,
+    email: str = "",
+    language: str = "",
+    *,
+    registers: Mapping[str, Any] | None = None,
+    **columns: Any,
+) -> User:
+    """Any account, with a wallet; ``columns`` are further ones of User. Raises ValidationError with messages per field.
+
+    Without a password it is an account for single sign-on only.
+    ``registers`` says that it is the person's own doing, and what else the audit log is to know of it.
+    """
     user = _unsaved_user(username, email, language)
-    for name, value in flags.items():
+    for name, value in columns.items():
         setattr(user, name, value)
     _check(user, password)
     user.set_password(password)
-    return _save_with_wallet(user, unlimited=False)
+    return _save_with_wallet(user, unlimited=False, registers=registers)
 
 
 def create_administrator(username: str, password: str | None = None) -> NewAdministrator:
@@ -104,25 +131,60 @@ def create_administrator(username: str, password: str | None = None) -> NewAdmin
     return NewAdministrator(_save_with_wallet(user, unlimited=True), made, user.must_change_password)
 
 
+@contextmanager
+def _told_when_refused(name: str, address: str, action: str = "user.login_failed") -> Iterator[None]:
+    """Wrong passwords stand in the audit log, wherever somebody tries."""
+    try:
+        yield
+    except (LoginRefused, attempts.TooManyAttempts) as error:
+        audit_log.login_failed(name, address, REFUSALS.get(type(error), "throttled"), action)
+        raise
+
+
 def user_with_password(username: str, password: str, address: str = "") -> User:
     """The account that a user name or email address and a password open. Takes the same time whether the name exists or not.
 
     ``address`` is where the attempt comes from; a server's own calls have none. Raises LoginRefused or TooManyAttempts.
     """
-    if address:
-        attempts.count("login", address)
     found = selectors.users_named(username) if username.isprintable() else []
-    if not found:
-        User().set_password(password)
-        raise WrongCredentials
-    user = found[0]  # a user name wins over somebody else's email address that reads the same
-    if not user.check_password(password):
-        raise WrongCredentials
-    if address:
-        attempts.give_back("login", address)
-    if not user.is_active:
-        raise AccountInactive
+    found = [user for user in found if user.service_of_id is None]
+    user = found[0] if found else None  # a user name wins over somebody else's email address that reads the same
+    with _told_when_refused(username, address):
+        if not _is_password(user, username, password, address) or user is None:
+            raise WrongCredentials
+        if not user.is_active:
+            raise AccountInactive
     return user
+
+
+def _is_password(user: User | None, typed: str, password: str, address: str, *, is_known: bool = False) -> bool:
+    """Counts what is wrong, for the address and for the account. Raises TooManyAttempts.
+
+    A name of nobody and an account that is held take the time of a wrong password.
+    """
+    if not address:
+        return _matches(user, password)
+    attempts.count("login", address)
+    try:
+        with lockout.attempt(typed, user, address, is_known=is_known) as attempt:
+            right = _matches(None if attempt.is_held else user, password)
+            if right:
+                attempt.succeeded()
+            else:
+                attempt.failed()
+    except attempts.TooManyAttempts:
+        attempts.give_back("login", address)  # nothing was tried; others behind this address are not to suffer for it
+        raise
+    if right:
+        attempts.give_back("login", address)
+    return right
+
+
+def _matches(user: User | None, password: str) -> bool:
+    if user is None:
+        User().set_password(password)
+        return False
+    return user.check_password(password)
 
 
 def change_password(user: User, old: str, new: str, address: str = "") -> None:
@@ -130,12 +192,10 @@ def change_password(user: User, old: str, new: str, address: str = "") -> None:
 
     A stolen token must not be a way to guess the password behind it: attempts are counted like logins.
     """
-    if address:
-        attempts.count("login", address)
-    if not user.check_password(old):
-        raise ValidationError({"old_password": _("This is not your present password.")})
-    if address:
-        attempts.give_back("login", address)
+    try:
+        _prove_password(user, old, address, "user.password_refused")
+    except WrongCredentials as error:
+        raise ValidationError({"old_password": _("This is not your present password.")}) from error
     if old == new:
         raise ValidationError({"new_password": _("Choose a password other than the present one.")})
     try:
@@ -145,29 +205,56 @@ def change_password(user: User, old: str, new: str, address: str = "") -> None:
     set_password(user, new)
 
 
-def set_password(user: User, password: str, *, must_change: bool = False) -> None:
+def prove_password(user: User, password: str, address: str = "") -> None:
+    """That whoever is logged in knows the account's password, before a change to how one gets in. An account without one (made
+    by single sign-on) needs none. Raises WrongCredentials or TooManyAttempts."""
+    if user.has_usable_password():
+        _prove_password(user, password, address, "user.proof_refused")
+
+
+def _prove_password(user: User, password: str, address: str, action: str) -> None:
+    with _told_when_refused(user.username, address, action):
+        if not _is_password(user, user.username, password, address, is_known=True):
+            raise WrongCredentials
+
+
+def set_password(user: User, password: str, *, must_change: bool = False, verb: str = "password") -> None:
+    """``verb`` says in the audit log how it came about."""
+    before = audit.fields_of(user, "password", "must_change_password")
     user.set_password(password)
     user.must_change_password = must_change
-    user.save(update_fields=["password", "must_change_password"])
+    with transaction.atomic():
+        user.save(update_fields=["password", "must_change_password"])
+        audit.on(user, verb, before, audit.fields_of(user, "password", "must_change_password"))
     callers.forget(user.pk)
+    lockout.forget(user)
 
 
 def update_profile(user: User, changes: dict[str, Any]) -> User:
     """``email``, ``language``, ``first_name``, ``last_name``. Raises ValidationError with messages per field."""
+    before = audit.fields_of(user, *changes)
     for name, value in changes.items():
         setattr(user, name, value)
     _check_unique(user)
     try:
         with transaction.atomic():
             user.save(update_fields=list(changes) or None)
+            audit.on(user, "update", before, audit.fields_of(user, *changes))
     except IntegrityError as error:
         raise ValidationError({"email": _email_taken()}) from error
     callers.forget(user.pk)
     return user
 
 
+def choose_language(user: User, language: str) -> None:
+    with transaction.atomic():
+        User.objects.filter(pk=user.pk).update(language=language)
+        audit.on(user, "update", {"language": user.language}, {"language": language})
+
+
 def note_login(user: User) -> None:
     """``last_login`` for logins without a session, written at most once an hour."""
+    audit_log.logged_in(user)
     now = timezone.now()
     stale = Q(last_login=None) | Q(last_login__lt=now - LAST_LOGIN_EVERY)
     if user.last_login is None or user.last_login < now - LAST_LOGIN_EVERY:
@@ -229,11 +316,17 @@ def _is_strong(password: str, user: User) -> bool:
     return True
 
 
-def _save_with_wallet(user: User, *, unlimited: bool) -> User:
+def _save_with_wallet(user: User, *, unlimited: bool, registers: Mapping[str, Any] | None = None) -> User:
     try:
         with transaction.atomic():
             user.save()
             quota.open_wallet(user, unlimited=unlimited)
+            fields = {**audit_log.user_fields(user), "unlimited": unlimited}
+            if registers is None:
+                audit.on(user, "create", after=fields)
+            else:
+                with audit.acting_as(user):
+                    audit.on(user, "register", after={**fields, **registers})
     except IntegrityError as error:  # somebody took the name since it was checked
         raise ValidationError({"username": _name_taken()}) from error
     return user
@@ -267,9 +360,11 @@ def console_token(user: User) -> str:
 
 
 def renew_tokens(refresh: str) -> tuple[User, TokenPair]:
-    """A new pair for a refresh token, which is thereby used up. Raises TokenRefused."""
+    """A new pair for a refresh token, which is thereby used up. Raises TokenRefused or SecondFactorMissing."""
     with transaction.atomic():
         user = _used_up(refresh)
+        if selectors.lacks_second_factor(user):
+            raise SecondFactorMissing
         return user, token_pair(user)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
 from typing import Any
 
 from django.conf import settings
@@ -15,52 +14,49 @@ from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.template.loader import render_to_string
-from django.utils.formats import number_format
 from django.utils.translation import get_language
 from django.utils.translation import gettext as _
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods, require_POST
 from django.views.i18n import set_language
 
-from accounts import attempts, services
-from accounts.forms import LoginForm, PasswordForm, ProfileForm, RegisterForm, too_many_text
+from accounts import attempts, invites, login_steps, password_reset, services, single_sign_on, usage_periods
+from accounts.forms import LoginForm, PasswordForm, ProfileForm, RegisterForm
 from accounts.models import UsageRecord, User, Wallet
-from accounts.usage_days import DAYS, bars, usage_by_day
-from llmplatform.lib.configuration import MICRO
+from accounts.usage_charts import over_time
+from llmplatform.lib.console.formats import rounded_credits
 
 
 def _count_attempt(request: HttpRequest, what: str) -> HttpResponse | None:
     """A page that says to wait, when this address has tried too often."""
     try:
-        attempts.count(what, request.META.get("REMOTE_ADDR", ""))
+        attempts.count(what, request.META["REMOTE_ADDR"])
     except attempts.TooManyAttempts as error:
-        context = {"status": 429, "title": _("Too many attempts"), "message": too_many_text(error)}
-        headers = {"Retry-After": str(error.retry_after)}
-        return HttpResponse(render_to_string("site/error.html", context, request), status=429, headers=headers)
+        return _too_many(request, error)
     return None
 
 
-def _remember_language(response: HttpResponse, language: str) -> None:
-    """The language of a person goes with them to each browser they log in with."""
-    if language:
-        response.set_cookie(settings.LANGUAGE_COOKIE_NAME, language, max_age=365 * 86400, samesite="Lax")
+def _too_many(request: HttpRequest, error: attempts.TooManyAttempts) -> HttpResponse:
+    context = {"status": 429, "title": _("Too many attempts"), "message": str(error)}
+    headers = {"Retry-After": str(error.retry_after)}
+    return HttpResponse(render_to_string("site/error.html", context, request), status=429, headers=headers)
 
 
 class LoginView(DjangoLoginView):
     template_name = "accounts/login.html"
     authentication_form = LoginForm
     redirect_authenticated_user = True
+    extra_context = {"mail": password_reset.is_possible, "provider": single_sign_on.provider_name}
 
     def form_invalid(self, form: Any) -> HttpResponse:
         response = super().form_invalid(form)
         if form.has_error(NON_FIELD_ERRORS, code="throttled"):
             response.status_code = 429
+            response["Retry-After"] = str(form.retry_after)
         return response
 
     def form_valid(self, form: Any) -> HttpResponse:
-        response = super().form_valid(form)
-        _remember_language(response, form.get_user().language)
-        return response
+        return login_steps.enter(self.request, form.get_user(), self.get_success_url())
 
 
 @sensitive_post_parameters("password")
@@ -68,11 +64,13 @@ class LoginView(DjangoLoginView):
 def register(request: HttpRequest) -> HttpResponse:
     if request.user.is_authenticated:
         return redirect("home")
-    if settings.REGISTRATION == "closed":
-        return render(request, "accounts/register.html", status=403 if request.method == "POST" else 200)
+    invite = request.POST.get("invite") or request.GET.get("invite", "")
     if request.method == "POST" and (wait := _count_attempt(request, "register")):
         return wait
-    form = RegisterForm(request.POST or None)
+    if settings.REGISTRATION == "closed" and not invites.is_open(invite):
+        status = 403 if request.method == "POST" else 200
+        return render(request, "accounts/register.html", {"invite_refused": bool(invite)}, status=status)
+    form = RegisterForm(request.POST or None, initial={"invite": invite})
     if form.is_valid():
         try:
             user = services.register_user(**form.cleaned_data, language=get_language() or "")
@@ -95,13 +93,16 @@ def _welcome(request: HttpRequest, user: User) -> HttpResponse:
 @require_http_methods(["GET", "HEAD", "POST"])
 def password(request: HttpRequest) -> HttpResponse:
     user = _user(request)
-    if request.method == "POST" and (wait := _count_attempt(request, "password")):
-        return wait
+    if not user.has_usable_password() and not user.must_change_password:
+        messages.info(request, _("This account has no password."))
+        return redirect("account_security")
     form = PasswordForm(user, request.POST or None)
     if form.is_valid():
         forced = user.must_change_password
         try:
-            _change_password(user, **form.cleaned_data)
+            _change_password(request, user, **form.cleaned_data)
+        except attempts.TooManyAttempts as error:
+            return _too_many(request, error)
         except ValidationError as error:
             form.add_error(None, error)
         else:
@@ -111,9 +112,9 @@ def password(request: HttpRequest) -> HttpResponse:
     return render(request, "accounts/password.html", {"form": form})
 
 
-def _change_password(user: User, new_password: str, old_password: str | None = None) -> None:
+def _change_password(request: HttpRequest, user: User, new_password: str, old_password: str | None = None) -> None:
     if old_password is not None:
-        services.change_password(user, old_password, new_password)
+        services.change_password(user, old_password, new_password, request.META["REMOTE_ADDR"])
         return
     try:
         validate_password(new_password, user)
@@ -139,7 +140,7 @@ def account(request: HttpRequest) -> HttpResponse:
         else:
             messages.success(request, _("Saved."))
             response: HttpResponse = redirect("account")
-            _remember_language(response, user.language)
+            login_steps.remember_language(response, user.language)
             return response
     return render(request, "accounts/account.html", _account_context(request, user, form))
 
@@ -166,7 +167,7 @@ def language(request: HttpRequest) -> HttpResponse:
     response = set_language(request)
     chosen = request.POST.get("language", "")
     if request.user.is_authenticated and chosen in dict(settings.LANGUAGES):
-        User.objects.filter(pk=request.user.pk).update(language=chosen)
+        services.choose_language(_user(request), chosen)
     return response
 
 
@@ -177,31 +178,21 @@ def _user(request: HttpRequest) -> User:
 
 def _account_context(request: HttpRequest, user: User, form: ProfileForm) -> dict[str, Any]:
     wallet = Wallet.objects.filter(user=user).first()
-    days = usage_by_day(user.pk)
+    usage = over_time(usage_periods.named("30days"), user_id=user.pk)
     price = settings.TOKEN_PRICE
     return {
         "page": "account",
         "form": form,
         "wallet": wallet,
-        "credits": _credits(wallet.available if wallet else 0),
-        "held_credits": _credits(wallet.held) if wallet and wallet.held else "",
+        "credits": rounded_credits(wallet.available if wallet else 0),
+        "held_credits": rounded_credits(wallet.held) if wallet and wallet.held else "",
         "tokens": wallet.available // price if wallet and price else None,
-        "chart": bars(days),
-        "chart_days": DAYS,
-        "chart_top": max(day.tokens for day in days),
-        "requests": sum(day.requests for day in days),
-        "used_tokens": sum(day.tokens for day in days),
-        "used_credits": _credits(sum(day.cost for day in days)),
+        "usage": usage.report.totals,
+        "used_credits": rounded_credits(usage.report.totals.cost),
+        "charts": [one for one in usage.charts() if one.key == "tokens"],
         "model_name": _last_model(user),
         "base_url": request.build_absolute_uri("/v1"),
     }
-
-
-def _credits(micro: int) -> str:
-    """Credits as people read them: small amounts to the last unit, large ones to the hundredth."""
-    amount = Decimal(micro) / MICRO
-    places = 2 if amount >= 100 else max(0, -int(amount.normalize().as_tuple().exponent))
-    return number_format(round(amount, places), places, use_l10n=True, force_grouping=True)
 
 
 def _last_model(user: User) -> str:

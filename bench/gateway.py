@@ -1,6 +1,7 @@
 """What the gateway costs: requests per second and added time to first byte, beside nginx and LiteLLM on one upstream.
 
     python bench/gateway.py [--seconds 5] [--litellm PATH-OF-ITS-VENV] [--server "ARGUMENTS TO PYTHON"] [--only direct,ours]
+    python bench/gateway.py --accounting [--rounds 5] [--seconds 5]
 
 One run measures each way to the same stand-in upstream: direct, through nginx (as a streaming proxy, if installed), through
 us (a real web server process with sign-in, hold, fair queue, settlement and usage record on SQLite), and through LiteLLM's
@@ -136,9 +137,9 @@ print(services.token_pair(user)[0])
 
 
 @contextlib.contextmanager
-def through_us(folder: Path, upstream: int, server: str) -> Iterator[Way]:
-    way = Way("ours", free_port())
-    home = folder / "home"
+def through_us(folder: Path, upstream: int, server: str, name: str = "ours") -> Iterator[Way]:
+    way = Way(name, free_port())
+    home = folder / f"home-{name}"
     home.mkdir()
     secrets = "".join(f"{name}={os.urandom(32).hex()}\n" for name in ("JWT_SECRET", "SECRET_KEY"))
     (home / ".env").write_text(secrets + "ALLOWED_HOSTS=127.0.0.1,localhost\n")
@@ -151,7 +152,7 @@ def through_us(folder: Path, upstream: int, server: str) -> Iterator[Way]:
     way.token = told.stdout.split()[-1]
     env |= {"SERVER_PORT": str(way.port), "SERVER_HOST": "127.0.0.1"}
     command = [part.format(port=way.port) for part in server.split()]
-    with process([sys.executable, *command], folder / "ours.log", env):
+    with process([sys.executable, *command], folder / f"{name}.log", env):
         yield way
 
 
@@ -267,6 +268,29 @@ def measure(way: Way, seconds: int, folder: Path) -> Way:
     return way
 
 
+def accounting(folder: Path, upstream: int, options: argparse.Namespace) -> None:
+    """Both servers run all the time and are asked in turns, so that whatever else the machine does is fair to both."""
+    bare = "bench/web_without_accounting.py"
+    with (
+        through_us(folder, upstream, options.server) as ours,
+        through_us(folder, upstream, bare, "no accounting") as without,
+    ):
+        for way in (ours, without):
+            wait_for(way, 120)
+        print(f"{'answers/s, accounting':<24}{'on':>10}{'off':>10}{'on / off':>10}{'lowest':>10}{'highest':>10}")
+        for kind, clients in CASES:
+            rounds = []
+            for number in range(options.rounds + 1):
+                on, off = (rate(way, kind, clients, options.seconds, folder) for way in (ours, without))
+                if number:  # the first one warms up
+                    rounds.append((on, off))
+            on, off = (statistics.median(column) for column in zip(*rounds, strict=True))
+            each = [one / other for one, other in rounds]
+            ratio = statistics.median(each)
+            title = f"{kind} c={clients}"
+            print(f"{title:<24}{on:>10.0f}{off:>10.0f}{ratio:>10.2f}{min(each):>10.2f}{max(each):>10.2f}", flush=True)
+
+
 # -- telling ----------------------------------------------------------------------------------------------------------
 def table(ways: list[Way]) -> None:
     titles = [f"{kind} c={clients}" for kind, clients in CASES]
@@ -302,6 +326,8 @@ def main() -> None:
     parser.add_argument("--litellm", type=Path, help="folder of a virtual environment with litellm[proxy]")
     parser.add_argument("--server", default="manage.py web", help="arguments to Python; {port} is filled in")
     parser.add_argument("--only", default="direct,nginx,ours,litellm", help="which ways, with commas between")
+    parser.add_argument("--accounting", action="store_true", help="only: what holds, settlements and records cost us")
+    parser.add_argument("--rounds", type=int, default=5, help="of --accounting")
     options = parser.parse_args()
     upstream = free_port()
     with tempfile.TemporaryDirectory() as temporary, contextlib.ExitStack() as stack:
@@ -309,6 +335,9 @@ def main() -> None:
         stack.enter_context(
             process([sys.executable, str(ROOT / "bench" / "upstream.py"), str(upstream)], folder / "up.log")
         )
+        if options.accounting:
+            accounting(folder, upstream, options)
+            return
         roads = {
             "direct": lambda: contextlib.nullcontext(Way("direct", upstream)),
             "nginx": lambda: through_nginx(folder, upstream),

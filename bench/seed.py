@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Fills a database with conversations and usage records, to see how pages and endpoints do when there is much.
+"""Fills a database with conversations and usage, to see how pages and endpoints do when there is much.
 
     LLM_HOME=/somewhere/else python bench/seed.py --conversations 1000 --usage 100000
 
-Writes rows directly, past the services, since through them it would take hours: only for a database that is thrown away
-afterwards. The tables are made when missing. Run again, it adds as much again. The same arguments give the same rows.
+Usage is records with two ledger entries each and sums by the hour (bench/usage_rows.py): ten million take some minutes and ten
+gigabytes. Writes rows directly, past the services, since through them it would take hours: only for a database that is thrown
+away afterwards. The tables are made when missing. Run again, it adds as much again. The same arguments give the same rows.
 """
 
 from __future__ import annotations
@@ -33,11 +34,11 @@ from django.core.management import call_command  # noqa: E402
 from django.db import transaction  # noqa: E402
 from django.utils import timezone  # noqa: E402
 
-from accounts.models import UsageRecord, User, Wallet  # noqa: E402
+from accounts.models import User, Wallet  # noqa: E402
+from bench import usage_rows  # noqa: E402
 from chat.models import Conversation, Message  # noqa: E402
 
 BATCH = 5000
-MODELS = ("smollm2-135m-instruct", "qwen2-7b-instruct", "bge-small")
 WORDS = [
     "why",
     "does",
@@ -63,7 +64,6 @@ WORDS = [
     "请",
     "解释",
 ]
-OUTCOMES = ["completed"] * 90 + ["cancelled"] * 6 + ["failed"] * 3 + ["refused"]
 
 
 def arguments() -> argparse.Namespace:
@@ -73,7 +73,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--operator", action="store_true", help="make that user an operator")
     parser.add_argument("--conversations", type=int, default=1000)
     parser.add_argument("--messages", type=int, default=6, help="in each conversation")
-    parser.add_argument("--usage", type=int, default=100_000, help="usage records")
+    parser.add_argument("--usage", type=int, default=100_000, help="requests")
     parser.add_argument("--users", type=int, default=20, help="people they are spread over")
     parser.add_argument("--days", type=float, default=30.0, help="time they are spread over, until now")
     return parser.parse_args()
@@ -92,43 +92,11 @@ def text(dice: random.Random, words: int) -> str:
     return " ".join(dice.choices(WORDS, k=words))
 
 
-def usage_records(
-    dice: random.Random, count: int, people: list[User], start: datetime, days: float
-) -> Iterator[UsageRecord]:
-    for number in range(count):
-        user = dice.choice(people)
-        answer = dice.randint(1, 600)
-        first, speed = dice.randint(80, 4000), dice.uniform(4, 90)
-        outcome = dice.choice(OUTCOMES)
-        prompt = dice.randint(5, 3000)
-        yield UsageRecord(
-            request_id=f"req-{uuid.uuid4().hex}",
-            user=user,
-            username=user.username,
-            model_name=dice.choice(MODELS),
-            endpoint="chat.completions",
-            source=dice.choice(("api", "chat")),
-            replica=f"{dice.choice(MODELS)}/1",
-            streamed=dice.random() < 0.8,
-            status={"completed": 200, "cancelled": 499, "failed": 502, "refused": 429}[outcome],
-            outcome=outcome,
-            prompt_tokens=prompt,
-            cached_tokens=dice.randint(0, prompt),
-            completion_tokens=answer,
-            cost=(prompt + answer) * 1000,
-            queue_ms=dice.choice((0, 0, 0, dice.randint(1, 20_000))),
-            first_token_ms=first,
-            duration_ms=first + int(1000 * answer / speed),
-            tokens_per_second=round(speed, 2),
-            created_at=start + timedelta(days=days * (number + 1) / count),
-        )
-
-
 def conversations(dice: random.Random, count: int, user: User, start: datetime, days: float) -> Iterator[Conversation]:
     for number in range(count):
         changed = start + timedelta(days=days * (number + 1) / count)
         title = text(dice, dice.randint(2, 8))[:200]
-        yield Conversation(id=uuid.uuid4(), user=user, title=title, model_name=MODELS[0], updated_at=changed)
+        yield Conversation(id=uuid.uuid4(), user=user, title=title, model_name=usage_rows.MODELS[0], updated_at=changed)
 
 
 def messages(dice: random.Random, of: Iterable[Conversation], each: int) -> Iterator[Message]:
@@ -143,7 +111,7 @@ def messages(dice: random.Random, of: Iterable[Conversation], each: int) -> Iter
                 parent=parent,
                 role="assistant" if answer else "user",
                 text=text(dice, dice.randint(40, 200) if answer else dice.randint(3, 20)),
-                model_name=MODELS[0] if answer else "",
+                model_name=usage_rows.MODELS[0] if answer else "",
             )
             yield parent
 
@@ -165,13 +133,11 @@ def main() -> None:
     others = [user, *(person(f"{wanted.username}-{number}") for number in range(1, wanted.users))]
     start = timezone.now() - timedelta(days=wanted.days)
     began = time.monotonic()
-    store(UsageRecord, usage_records(dice, wanted.usage, others, start, wanted.days))
+    usage_rows.make(wanted.usage, others, start, wanted.days)
     made = store(Conversation, conversations(dice, wanted.conversations, user, start, wanted.days))
     for first in range(0, len(made), 500):
         store(Message, messages(dice, made[first : first + 500], wanted.messages))
-    print(
-        f"{wanted.usage} usage records, {len(made)} conversations of {wanted.username}: {time.monotonic() - began:.1f} s"
-    )
+    print(f"{wanted.usage} requests, {len(made)} conversations of {wanted.username}: {time.monotonic() - began:.1f} s")
 
 
 if __name__ == "__main__":

@@ -25,7 +25,8 @@ COMMON = {"created": 1, "id": "chatcmpl-1", "model": "bench", "system_fingerprin
 
 def _event(delta: dict[str, str], **extra: object) -> bytes:
     choice = {"finish_reason": None, "index": 0, "delta": delta}
-    data = b"data: " + json.dumps({"choices": [choice], **COMMON, "object": "chat.completion.chunk", **extra}).encode()
+    told = {"choices": [choice], **COMMON, "object": "chat.completion.chunk", **extra}
+    data = b"data: " + json.dumps(told, separators=(",", ":")).encode()
     return b"%x\r\n%s\n\n\r\n" % (len(data) + 2, data)
 
 

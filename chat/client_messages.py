@@ -18,6 +18,7 @@ from uuid import UUID
 from django.utils.translation import gettext as _
 
 from chat.services import LONGEST_CONTENT, ChatError, as_uuid
+from llmplatform.lib.json_bounds import is_too_complex
 
 LONGEST_MESSAGE = 1024 * 1024  # characters of one websocket message
 LONGEST_NAME = 128
@@ -72,6 +73,8 @@ def parse(text: str | None) -> dict[str, Any]:
         _refuse(_("Send text messages with JSON in them."))
     if len(text) > LONGEST_MESSAGE:
         raise ChatError("request_too_large", _("The message is too long."))
+    if is_too_complex(text.encode("utf-8", "replace")):
+        _refuse(_("The message is not valid JSON."))
     try:
         value = json.loads(text, parse_constant=_no_constant)
     except (ValueError, RecursionError):

@@ -1,7 +1,8 @@
 """The websocket ``/ws/chat``: thin. Says who is there, reads what they say, calls, and lets a feed answer.
 
 Nothing here owns an answer: a socket that goes away takes nothing with it. Every id from a client is looked up through its
-owner, and before each message the caller is looked at again, so that logging out or being blocked takes effect on open sockets.
+owner, and before each message the caller is looked at again, so that logging out, being blocked, another group or a narrowed key
+take effect on open sockets.
 """
 
 from __future__ import annotations
@@ -16,17 +17,21 @@ from typing import Any
 
 from channels.db import database_sync_to_async
 from channels.generic.websocket import AsyncWebsocketConsumer
+from django.conf import settings
 from django.db import Error as DatabaseError
 from django.http import HttpRequest, parse_cookie
 from django.utils import translation
 from django.utils.translation import gettext as _
 
-from accounts.callers import Caller, NotAuthenticated, caller_from_bearer, caller_from_session
+from accounts.callers import Caller, NotAllowed, NotAuthenticated, caller_from_bearer, caller_from_session
+from accounts.models import Scope
+from accounts.standing import Presence
 from chat import client_messages, origin, selectors, services
 from chat.client_messages import Authenticate, Regenerate, Resume, Send, Stop, Watch
 from chat.feed import Feed, Overflow
 from chat.generation import Generation, generations
 from chat.live import Cursor, Event, live
+from chat.lookout import lookout
 from chat.models import Message
 from chat.recordings import follow, recording_of
 from chat.services import ChatError, Exchange, NotFound
@@ -34,7 +39,7 @@ from chat.services import ChatError, Exchange, NotFound
 logger = logging.getLogger(__name__)
 
 AUTHENTICATE_WITHIN = 10.0  # seconds
-LOOK_AGAIN_EVERY = 60.0  # seconds, at whether the caller may still be here
+LOOK_AGAIN_EVERY = 60.0  # seconds, at whether the caller's time is over; changes are seen by the lookout
 
 # Close codes: 4000 and above are ours to define (RFC 6455).
 NOT_AUTHENTICATED, WRONG_ORIGIN, TOO_SLOW = 4401, 4403, 4408
@@ -47,7 +52,7 @@ class ChatConsumer(AsyncWebsocketConsumer):
         self.tasks: set[asyncio.Task[None]] = set()
         self.caller: Caller | None = None
         self.token = ""
-        self.has_session = False
+        self.session_key = ""
 
     # -- coming and going ----------------------------------------------------------------------------------------------
     async def connect(self) -> None:
@@ -56,12 +61,13 @@ class ChatConsumer(AsyncWebsocketConsumer):
             await self.close(WRONG_ORIGIN)
             return
         # Only pages bring cookies without meaning to, and a page always tells its origin.
-        self.has_session = bool(came_from)
+        self.session_key = self._cookies().get(settings.SESSION_COOKIE_NAME, "") if came_from else ""
         self.caller = await self._present_caller()
         self._speak_their_language()
         await self.accept()
         self._in_background(self._feed_socket())
         self._in_background(self._look_at_caller())
+        lookout.add(self)
 
     def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
         """For as long as the socket lives."""
@@ -70,6 +76,7 @@ class ChatConsumer(AsyncWebsocketConsumer):
         task.add_done_callback(self.tasks.discard)
 
     async def disconnect(self, code: int) -> None:
+        lookout.remove(self)
         for task in list(self.tasks):
             task.cancel()
         self.feed.close()
@@ -85,39 +92,66 @@ class ChatConsumer(AsyncWebsocketConsumer):
 
     # -- who is there --------------------------------------------------------------------------------------------------
     async def _present_caller(self) -> Caller | None:
-        with suppress(NotAuthenticated):
+        with suppress(NotAuthenticated, NotAllowed):
             if self.token:
-                return await caller_from_bearer(self.token)
-            if self.has_session:
+                return await self._caller_of(self.token)
+            if self.session_key:
                 return await caller_from_session(self.scope["headers"], "GET")
         return None
 
+    async def _caller_of(self, token: str) -> Caller:
+        """A key needs the scope for using models."""
+        client = self.scope.get("client")
+        caller = await caller_from_bearer(token, str(client[0]) if client else "")
+        if not caller.has_scope(Scope.INFERENCE):
+            raise NotAllowed
+        return caller
+
     async def _look_at_caller(self) -> None:
-        """Ends the socket of somebody who did not say who they are in time, or may no longer be here."""
+        """Ends the socket of somebody who did not say who they are in time, or whose time is over."""
         await asyncio.sleep(AUTHENTICATE_WITHIN)
         while True:
             try:
-                if self.caller is None or not await self._is_still(self.caller):
+                if await self._renewed_caller() is None:
                     break
             except DatabaseError:
                 logger.exception("a chat user could not be looked up")
             await asyncio.sleep(LOOK_AGAIN_EVERY)
         await self._cut_off()
 
-    async def _is_still(self, caller: Caller) -> bool:
-        present = await self._present_caller()
-        return present is not None and present.user_id == caller.user_id
+    # What the lookout asks of a listener.
+    def presence(self) -> Presence | None:
+        caller = self.caller
+        if caller is None:
+            return None
+        return Presence(caller.user_id, caller.key_id, "" if self.token else self.session_key)
+
+    async def look_again(self) -> None:
+        if await self._renewed_caller() is None:
+            self._in_background(self._cut_off())  # a socket that takes nothing must not keep the lookout waiting
+
+    async def _renewed_caller(self) -> Caller | None:
+        """Who is there, with the rights of now. None: nobody, or they may no longer be here, or somebody else came in."""
+        before, present = self.caller, await self._present_caller()
+        if before is None or present is None or present.user_id != before.user_id:
+            return None
+        self.caller = present
+        return present
 
     async def _cut_off(self) -> None:
+        lookout.remove(self)
         self.feed.close()
         error = ChatError("invalid_api_key", _("Log in first: the session or token is missing, wrong or expired."))
         await self._send(_error_event(error))
         await self.close(NOT_AUTHENTICATED)
 
+    def _cookies(self) -> dict[str, str]:
+        return parse_cookie(origin.header(self.scope["headers"], b"cookie"))
+
     def _speak_their_language(self) -> None:
         """The one they chose, else the browser's; for what this socket's task says."""
         request = HttpRequest()
-        request.COOKIES = parse_cookie(origin.header(self.scope["headers"], b"cookie"))
+        request.COOKIES = self._cookies()
         request.META["HTTP_ACCEPT_LANGUAGE"] = origin.header(self.scope["headers"], b"accept-language")
         chosen = self.caller.language if self.caller else ""
         translation.activate(chosen or translation.get_language_from_request(request))
@@ -141,8 +175,8 @@ class ChatConsumer(AsyncWebsocketConsumer):
         if isinstance(message, Authenticate):
             await self._authenticate(message)
             return
-        caller = self.caller
-        if caller is None or not await self._is_still(caller):
+        caller = await self._renewed_caller()
+        if caller is None:
             await self._cut_off()
             return
         match message:
@@ -160,8 +194,8 @@ class ChatConsumer(AsyncWebsocketConsumer):
     async def _authenticate(self, message: Authenticate) -> None:
         """Also for a new token before the old one runs out; never for becoming somebody else."""
         try:
-            caller = await caller_from_bearer(message.token)
-        except NotAuthenticated:
+            caller = await self._caller_of(message.token)
+        except (NotAuthenticated, NotAllowed):
             await self._cut_off()
             return
         if self.caller is not None and self.caller.user_id != caller.user_id:

@@ -42,6 +42,7 @@ RENDER_SHARE = 10  # rendering may take one part in so many of the time
 RENDER_BYTES = 200_000  # of HTML a second, at most: a socket that reads slowly must not pile up more
 LONG_TEXT = 4_000  # characters from which rendering leaves the event loop
 KEPT_FOR = 60.0  # seconds an ended recording stays in memory
+STATS = ("usage", "timings", "finish_reason", "cut_to")  # of a done event, kept with the message
 RETRYABLE = frozenset(
     {
         "rate_limit_exceeded",
@@ -98,6 +99,7 @@ class Generation:
         self._usage: dict[str, Any] = {}
         self._speed: float | None = None
         self._finish_reason = ""
+        self._affordable: int | None = None  # tokens, when the balance pays for fewer than the model would make
 
     # -- from outside --------------------------------------------------------------------------------------------------
     def stop(self) -> None:
@@ -127,6 +129,7 @@ class Generation:
         answer = await self.infer(self.request)
         if answer.stream is None or answer.status >= 400:
             raise _refusal(answer.body)
+        self._affordable = answer.affordable
         self._tell({"type": "started", "model": self.model})
         try:
             async for chunk in answer.stream:
@@ -244,13 +247,24 @@ class Generation:
                 return _error("internal_error", _("Something went wrong here; the log says what."), retry=True)
 
     def _done(self, state: str) -> Event:
-        return {
+        """``cut_to`` is there only when the answer ended where the balance did."""
+        done: Event = {
             "type": "done",
             "state": str(state),
             "usage": self._usage,
             "timings": self._timings(),
             "finish_reason": self._finish_reason,
         }
+        if state == Message.State.DONE and self._balance_ended_it():
+            done["cut_to"] = self._affordable
+        return done
+
+    def _balance_ended_it(self) -> bool:
+        """Not the end of the context, which is a length as well but comes earlier."""
+        if self._affordable is None or self._finish_reason != "length":
+            return False
+        made = self._usage.get("completion_tokens")
+        return not isinstance(made, int) or made >= self._affordable
 
     def _timings(self) -> dict[str, Any]:
         now = time.monotonic()
@@ -274,7 +288,7 @@ class Generation:
             text=text,
             reasoning=reasoning,
             error={name: ending[name] for name in ("code", "message", "retry")} if failed else None,
-            stats=None if failed else {name: ending[name] for name in ("usage", "timings", "finish_reason")},
+            stats=None if failed else {name: ending[name] for name in STATS if name in ending},
         )
         await self.saver.save(snapshot)
         self.recording.ending = ending if failed else {**ending, "html": self.recording.rendered[1]}

@@ -14,6 +14,8 @@ from django.shortcuts import render
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST, require_safe
 
+from accounts.callers import models_shown_to
+from accounts.models import User
 from chat import selectors, services
 from chat.day_groups import grouped
 from chat.page_texts import answer_facts, script_texts, suggestions
@@ -83,7 +85,7 @@ def page(request: HttpRequest, conversation_id: UUID | None = None) -> HttpRespo
     conversation = selectors.conversation(user_id, conversation_id) if conversation_id else None
     rows, list_before = selectors.conversations(user_id)
     thread, before = selectors.messages(conversation) if conversation else ([], "")
-    models = model_choices()
+    models = model_choices(request)
     last_used = conversation.model_name if conversation else (rows[0].model_name if rows else "")
     context = {
         "conversation": conversation,
@@ -130,7 +132,7 @@ def messages(request: HttpRequest, conversation_id: UUID) -> HttpResponse:
 @told
 def models(request: HttpRequest) -> HttpResponse:
     """The choice of models with their present states."""
-    choices = model_choices()
+    choices = model_choices(request)
     context = {"models": choices, "model": chosen_model(choices, request.GET.get("model", ""))}
     return render(request, "chat/models.html", context)
 
@@ -151,9 +153,11 @@ def delete(request: HttpRequest, conversation_id: UUID) -> HttpResponse:
     return HttpResponse(status=204)
 
 
-def model_choices() -> list[ModelChoice]:
-    """Models one can chat with: ready ones first, then those on their way."""
+def model_choices(request: HttpRequest) -> list[ModelChoice]:
+    """Models this person can chat with: ready ones first, then those on their way."""
+    shown = models_shown_to(cast(User, request.user))
     views = [view for view in serving_snapshot().values() if not view.embeddings]
+    views = [view for view in views if shown is None or view.name in shown]
     views.sort(key=lambda view: (view.state != State.READY, view.state not in COMING, view.name))
     return [ModelChoice(view.name, view.state, str(State(view.state).label), view.description) for view in views]
 

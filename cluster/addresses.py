@@ -10,15 +10,14 @@ from __future__ import annotations
 import ipaddress
 import re
 import socket
-from collections.abc import Iterable
 
 from django.conf import settings
 from django.utils.translation import gettext as _
 
 from llmplatform.lib import host_names
 from llmplatform.lib.errors import ApiError
+from llmplatform.lib.networks import IpAddress, plain
 
-IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 HOST = re.compile(r"\A(?:[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,252})|[0-9A-Fa-f:.]{2,45})\Z")
 # Outside 169.254.0.0/16, where most clouds keep theirs: AWS over IPv6, Alibaba Cloud, Oracle Cloud
 METADATA = frozenset(ipaddress.ip_address(text) for text in ("fd00:ec2::254", "100.100.100.200", "192.0.0.192"))
@@ -27,12 +26,6 @@ METADATA = frozenset(ipaddress.ip_address(text) for text in ("fd00:ec2::254", "1
 class AddressRefused(ApiError):
     def __init__(self, message: str) -> None:
         super().__init__("address_refused", message, 400)
-
-
-def plain(ip: IpAddress) -> IpAddress:
-    """IPv4 written as IPv6 (``::ffff:127.0.0.1``) is judged as what it is."""
-    mapped = getattr(ip, "ipv4_mapped", None)
-    return mapped if mapped is not None else ip
 
 
 def refusal(address: IpAddress, port: int, *, loopback: bool) -> str:
@@ -63,12 +56,3 @@ def resolve(host: str, port: int, *, loopback: bool) -> IpAddress:
         if reason := refusal(address, port, loopback=loopback):
             raise AddressRefused(reason)
     return addresses[0]
-
-
-def is_within(address: str, networks: Iterable[str]) -> bool:
-    """Whether an address lies in one of ``networks`` (addresses or CIDR); False for what is no address."""
-    try:
-        ip = plain(ipaddress.ip_address(address))
-    except ValueError:
-        return False
-    return any(ip in ipaddress.ip_network(network, strict=False) for network in networks)

@@ -82,7 +82,6 @@ class NodeAdmin(ReadOnlyAdmin):
         return formats.ago(node.last_seen)
 
     @confirmed_action(
-        model=Node,
         title=gettext_lazy("Drain"),
         text=gettext_lazy("The machine gets no new requests; those under way are finished. Resume takes it back."),
         submit=gettext_lazy("Drain"),
@@ -96,7 +95,6 @@ class NodeAdmin(ReadOnlyAdmin):
         return back(request, origin(request, reverse("admin:cluster_node_changelist")))
 
     @confirmed_action(
-        model=Node,
         title=gettext_lazy("Resume"),
         text=gettext_lazy("The machine gets requests again."),
         submit=gettext_lazy("Resume"),

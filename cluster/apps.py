@@ -1,6 +1,8 @@
 from django.apps import AppConfig
 from django.utils.translation import gettext_lazy as _
 
+from llmplatform.lib import audit
+
 
 class ClusterConfig(AppConfig):
     name = "cluster"
@@ -8,3 +10,5 @@ class ClusterConfig(AppConfig):
 
     def ready(self) -> None:
         from cluster import checks  # noqa: F401 - registers itself; settings are ready only now
+
+        audit.register_type("node", self.get_model("Node"))

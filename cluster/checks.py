@@ -1,4 +1,4 @@
-"""A wrong METRICS_ALLOW is a message at start, not a traceback at the first scrape."""
+"""A wrong METRICS_ALLOW or CLUSTER_TOKEN is told at start, not by a failing scrape or a machine that cannot join."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, register
 from django.utils.translation import gettext as _
+
+from llmplatform.lib import credentials
 
 
 @register()
@@ -25,3 +27,16 @@ def metrics_allow(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
                 )
             )
     return problems
+
+
+@register()
+def cluster_token(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    if not settings.CLUSTER_TOKEN or credentials.is_one_word(settings.CLUSTER_TOKEN):
+        return []
+    return [
+        Error(
+            _("CLUSTER_TOKEN cannot stand in a header."),
+            hint=_("Letters, digits and signs such as - and _, without blanks and commas."),
+            id="cluster.E002",
+        )
+    ]

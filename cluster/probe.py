@@ -15,6 +15,7 @@ from django.utils.translation import gettext as _
 from cluster import addresses, selectors, services
 from cluster.models import Node
 from llmplatform.lib.errors import ApiError
+from llmplatform.lib.networks import IpAddress
 
 logger = logging.getLogger(__name__)
 TIMEOUT = httpx.Timeout(connect=2.0, read=2.0, write=2.0, pool=2.0)
@@ -42,11 +43,11 @@ def probe(host: str, port: int, *, loopback: bool) -> None:
         raise ProbeFailed(_("What answers there is not a llama-server."))
 
 
-def _url(ip: addresses.IpAddress, port: int) -> str:
+def _url(ip: IpAddress, port: int) -> str:
     return f"http://[{ip}]:{port}/health" if ip.version == 6 else f"http://{ip}:{port}/health"
 
 
-def _health(ip: addresses.IpAddress, host: str, port: int) -> tuple[int, bytes]:
+def _health(ip: IpAddress, host: str, port: int) -> tuple[int, bytes]:
     """The address checked is the address called; no proxy, no redirect, no more than a little of the answer."""
     until = time.monotonic() + TOTAL_SECONDS
     with (

@@ -14,7 +14,7 @@ from django.utils.translation import gettext as _
 
 from cluster.models import Node
 from cluster.system import host_name, system_figures
-from llmplatform.lib import host_names
+from llmplatform.lib import audit, host_names
 from llmplatform.lib.errors import ApiError
 
 MAX_SYSTEM_BYTES = 64 * 1024  # a heartbeat is figures, not a place to store things
@@ -77,6 +77,8 @@ def join(name: str, host: str, port: int, role: str = Node.Role.WORKER) -> tuple
             node, created = Node.objects.get_or_create(
                 name=name, defaults={"host": host, "port": port, "role": role, "last_seen": now}
             )
+            if created:
+                audit.on(node, "join", after=audit.fields_of(node, "host", "port", "role"))
     except IntegrityError as error:
         raise NodeExists from error
     if (node.host, node.port, node.role) != (host, port, role):
@@ -124,15 +126,22 @@ def resume(name: str) -> Node:
 
 
 def _set_drained(name: str, drained: bool) -> Node:
-    if not Node.objects.filter(name=name).update(drained=drained):
-        raise NodeNotFound
-    return Node.objects.get(name=name)
+    with transaction.atomic():
+        changed = Node.objects.filter(name=name, drained=not drained).update(drained=drained)
+        node = Node.objects.filter(name=name).first()
+        if node is None:
+            raise NodeNotFound
+        if changed:
+            audit.on(node, "drain" if drained else "resume", {"drained": not drained}, {"drained": drained})
+    return node
 
 
 def remove(name: str) -> None:
-    node = Node.objects.filter(name=name).first()
-    if node is None:
-        raise NodeNotFound
-    if node.role == Node.Role.MASTER:
-        raise MasterStays
-    node.delete()
+    with transaction.atomic():
+        node = Node.objects.filter(name=name).first()
+        if node is None:
+            raise NodeNotFound
+        if node.role == Node.Role.MASTER:
+            raise MasterStays
+        audit.on(node, "remove", before=audit.fields_of(node, "host", "port", "role", "drained"))
+        node.delete()

@@ -6,6 +6,7 @@ middleware and response classes that would cost a task group a request.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from abc import ABC, abstractmethod
@@ -14,7 +15,7 @@ from typing import Any
 from starlette.routing import Route, Router
 
 from accounts.models import new_request_id
-from gateway import bodies, errors
+from gateway import bodies, ending, errors
 from gateway.endpoints import ENDPOINTS, Endpoint
 from gateway.errors import GatewayError, Protocol
 from gateway.http import ClientGone, Incoming, Receive, Scope, Send, while_connected
@@ -41,8 +42,15 @@ class Handler(ABC):
         try:
             incoming.check_host()
             if scope["method"] != self.method:
-                raise errors.method_not_allowed()
+                raise errors.method_not_allowed(self.method)
+            if ending.has_begun():
+                raise errors.unavailable()
             await self.answer(incoming)
+        except asyncio.CancelledError:
+            # What has begun to be sent can only be broken off.
+            if incoming.started or not ending.has_begun():
+                raise
+            await incoming.send_error(errors.unavailable(), self.protocol)
         except ClientGone:
             return
         except GatewayError as error:
@@ -65,7 +73,7 @@ class Inference(Handler):
         self._endpoint = endpoint
 
     async def answer(self, incoming: Incoming) -> None:
-        caller = await incoming.caller()
+        caller = await incoming.caller("inference")
         raw = await incoming.body()
         request = InferenceRequest(
             self._endpoint.name, bodies.parse(raw), caller, request_id=incoming.request_id, raw=raw
@@ -83,7 +91,7 @@ class Native(Handler):
         super().__init__(Protocol.REST, "POST")
 
     async def answer(self, incoming: Incoming) -> None:
-        caller = await incoming.caller()
+        caller = await incoming.caller("inference")
         name: str = incoming.scope["path_params"]["name"]
         chat = NativeChat.read(name, bodies.parse(await incoming.body()), caller, incoming.request_id)
         await while_connected(incoming.receive, self._forward(incoming, chat))
@@ -112,7 +120,7 @@ class Models(Handler):
         super().__init__(Protocol.OPENAI, "GET")
 
     async def answer(self, incoming: Incoming) -> None:
-        views = await directory().models_for(await incoming.caller())
+        views = await directory().models_for(await incoming.caller("inference", "models:read"))
         name: str | None = incoming.scope["path_params"].get("name")
         found: dict[str, Any]
         if name is None:

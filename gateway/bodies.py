@@ -12,6 +12,7 @@ from django.utils.translation import gettext_lazy as _
 
 from gateway import errors
 from gateway.endpoints import Endpoint
+from llmplatform.lib.json_bounds import is_too_complex
 
 # Fields the engine knows that would let one caller reach another's slot or memory, or the engine's own. Refused by name.
 REFUSED_FIELDS = frozenset(
@@ -27,6 +28,11 @@ MAX_TOKENS = 2**31 - 1
 # What a chat template adds: around each message, and once (a default system prompt).
 TOKENS_PER_MESSAGE = 12
 TOKENS_PER_PROMPT = 80
+TOKENS_PER_INPUT = 8  # what begins and ends a text that is embedded
+TOKENS_PER_PAIR = (
+    100  # what stands around a query and a document: separators, or the instruction of a reranker's template
+)
+CONTEXT_STEP = 256  # the engine makes its context a multiple of it
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -38,6 +44,8 @@ _decoder = json.JSONDecoder(parse_constant=_refuse_constant)
 
 def parse(raw: bytes) -> dict[str, Any]:
     """The JSON object in ``raw``."""
+    if is_too_complex(raw):
+        raise errors.invalid(_("The body is nested too deeply or has too many parts."))
     try:
         body = _decoder.decode(raw.decode())
     except (ValueError, RecursionError) as error:
@@ -53,9 +61,16 @@ class Plan:
 
     model: str
     stream: bool
-    answers: int  # how many texts come back: n, times the number of prompts
+    answers: int  # how many texts are generated: n, times the number of prompts
     asked_tokens: int | None  # longest single answer; None: the client leaves it to us
-    prompt_bound: int  # no fewer tokens than the prompt really has
+    prompt_bound: int  # no fewer tokens than the prompts really have
+    prompts: int = 1  # how many texts are read, each by itself
+
+    def most_read(self, context: int | None) -> int:
+        """No fewer tokens than an engine can read for it; ``context``: the longest of its replicas', None if not known."""
+        if context is None:
+            return self.prompt_bound
+        return min(self.prompt_bound, -(-context // CONTEXT_STEP) * CONTEXT_STEP * self.prompts)
 
 
 def check(endpoint: Endpoint, body: Mapping[str, Any]) -> Plan:
@@ -72,7 +87,12 @@ def check(endpoint: Endpoint, body: Mapping[str, Any]) -> Plan:
         raise errors.invalid(_("“stream” must be true or false."), "stream")
     prompts = _prompts(endpoint, body)
     return Plan(
-        model, bool(stream), _answers(body) * prompts, _asked_tokens(endpoint, body), _prompt_bound(body, prompts)
+        model,
+        bool(stream),
+        _answers(body) * prompts if endpoint.generates else 1,
+        _asked_tokens(endpoint, body),
+        _prompt_bound(endpoint, body, prompts),
+        prompts,
     )
 
 
@@ -107,13 +127,13 @@ def _answers(body: Mapping[str, Any]) -> int:
 
 
 def _prompts(endpoint: Endpoint, body: Mapping[str, Any]) -> int:
-    """A list of prompts gives one answer each; a list of numbers (tokens) is one prompt."""
-    prompt = body.get("prompt") if endpoint.name == "completions" else None
-    if not isinstance(prompt, list) or not prompt or all(isinstance(part, int) for part in prompt):
+    """How many texts are read. A list of prompts gives one answer each; a list of numbers (tokens) is one prompt."""
+    given = body.get(endpoint.prompts_field) if endpoint.prompts_field else None
+    if not isinstance(given, list) or not given or all(isinstance(part, int) for part in given):
         return 1
-    if len(prompt) > MAX_PROMPTS:
+    if endpoint.generates and len(given) > MAX_PROMPTS:
         raise errors.invalid(_("“%(name)s” is too long a list."), "prompt", name="prompt")
-    return len(prompt)
+    return len(given)
 
 
 def _asked_tokens(endpoint: Endpoint, body: Mapping[str, Any]) -> int | None:
@@ -125,11 +145,23 @@ def _asked_tokens(endpoint: Endpoint, body: Mapping[str, Any]) -> int | None:
 _NOT_PROMPT = frozenset({"model", "stream", "stream_options", "user", "metadata", "grammar", "json_schema"})
 
 
-def _prompt_bound(body: Mapping[str, Any], prompts: int) -> int:
+def _prompt_bound(endpoint: Endpoint, body: Mapping[str, Any], prompts: int) -> int:
     """A token stands for at least one byte, or for one number of a prompt given in tokens."""
+    total = _size([value for name, value in body.items() if name not in _NOT_PROMPT])
+    if endpoint.name == "rerank":
+        # The query is read again with each document.
+        return total + prompts * TOKENS_PER_PAIR + (prompts - 1) * _size([body.get("query")])
+    if not endpoint.generates:
+        return total + prompts * TOKENS_PER_INPUT
     messages = body.get("messages")
-    total = TOKENS_PER_PROMPT * prompts + (TOKENS_PER_MESSAGE * len(messages) if isinstance(messages, list) else 0)
-    pending: list[Any] = [value for name, value in body.items() if name not in _NOT_PROMPT]
+    return (
+        total + TOKENS_PER_PROMPT * prompts + (TOKENS_PER_MESSAGE * len(messages) if isinstance(messages, list) else 0)
+    )
+
+
+def _size(pending: list[Any]) -> int:
+    """Bytes of text, and one for each part."""
+    total = 0
     while pending:
         value = pending.pop()
         if isinstance(value, str):

@@ -9,12 +9,16 @@ import asyncio
 import json
 import logging
 from collections.abc import Coroutine
+from contextlib import suppress
 from dataclasses import dataclass
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from gateway import bodies, upstream
 from gateway.billing import billing
-from gateway.usage import TokenCount
+from gateway.slots import ReplicaSlots
+from gateway.upstream import ReplicaFailed
+from gateway.usage import TokenCount, read_figures, total
 
 if TYPE_CHECKING:
     from gateway.inference import Exchange
@@ -22,6 +26,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 ASK_SECONDS = 10.0
+PATIENCE_SECONDS, ASK_AGAIN_SECONDS = 30.0, 0.5  # so long it may take until an engine that died is back
 BYTES_PER_TOKEN = 4  # a rough mean over languages, where the engine cannot be asked any more
 
 
@@ -37,6 +42,7 @@ class _Unsettled:
 
 
 _pending: dict[asyncio.Task[TokenCount], _Unsettled] = {}
+_noting: set[asyncio.Task[None]] = set()
 
 
 def later(exchange: Exchange, count: Coroutine[Any, Any, TokenCount], outcome: str, delivered: int = 0) -> None:
@@ -47,6 +53,17 @@ def later(exchange: Exchange, count: Coroutine[Any, Any, TokenCount], outcome: s
     task.add_done_callback(_counted)
 
 
+def note_prompt(exchange: Exchange) -> None:
+    """Find out how long the prompt of an answer under way is, and put it into the answer's note in the journal."""
+
+    async def ask() -> None:
+        exchange.note(prompt=await _prompt_tokens(exchange))
+
+    task = asyncio.get_running_loop().create_task(ask())
+    _noting.add(task)
+    task.add_done_callback(_noting.discard)
+
+
 def _counted(task: asyncio.Task[TokenCount]) -> None:
     waiting = _pending.pop(task)
     exchange, outcome = waiting.exchange, waiting.outcome
@@ -55,6 +72,11 @@ def _counted(task: asyncio.Task[TokenCount]) -> None:
         waiting.settle_by_estimate()
     else:
         exchange.settle_counted(outcome, _status(outcome), task.result())
+
+
+def tasks() -> set[asyncio.Task[TokenCount]]:
+    """Those that are still asking."""
+    return set(_pending)
 
 
 def _settle_by_estimate() -> None:
@@ -68,7 +90,8 @@ def _status(outcome: str) -> int:
 
 
 def _estimated_prompt(exchange: Exchange) -> int:
-    return exchange.plan.prompt_bound // BYTES_PER_TOKEN
+    """Never more than what was held for it."""
+    return min(exchange.plan.prompt_bound // BYTES_PER_TOKEN, exchange.prompt_bound)
 
 
 # -- what is counted -------------------------------------------------------------------------------------------------
@@ -84,17 +107,32 @@ async def of_prompt_read(exchange: Exchange, seconds: float) -> TokenCount:
 
 
 async def of_answers(exchange: Exchange, body: bytes, reported: TokenCount) -> TokenCount:
-    """Several answers at once: the sum over their texts."""
+    """Several answers in one piece. The engine reports on the first; the others are counted by their texts, unless they
+    too went on to the limit."""
     try:
-        choices = json.loads(body).get("choices") or []
-        texts = [choice.get("text") or (choice.get("message") or {}).get("content") or "" for choice in choices]
-    except (ValueError, AttributeError):
-        texts = []
-    counts = [await _tokens_of(exchange, text) for text in texts]
-    prompt = await _prompt_tokens(exchange) if isinstance(exchange.request.body.get("prompt"), list) else 0
-    return TokenCount(
-        prompt=max(prompt, reported.prompt), cached=reported.cached, completion=max(sum(counts), reported.completion)
-    )
+        told = json.loads(body)
+    except ValueError:
+        return reported
+    if isinstance(told, list):  # whole answers, each with its figures
+        found = [count for answer in told if (count := read_figures(json.dumps(answer).encode())) is not None]
+        return total(found, exchange.plan.prompts) if found else reported
+    first, *others = told.get("choices") or [{}]
+    completion = reported.completion
+    for choice in others:
+        if choice.get("finish_reason") == first.get("finish_reason") == "length":
+            completion += reported.completion
+        else:
+            completion += await _tokens_of(exchange, _text_of(choice)) + 1  # with the one that ended it
+    prompt = await _prompt_tokens(exchange) if exchange.plan.prompts > 1 else 0
+    return TokenCount(prompt=max(prompt, reported.prompt), cached=reported.cached, completion=completion)
+
+
+def _text_of(choice: dict[str, Any]) -> str:
+    message = choice.get("message") or {}
+    parts = [choice.get("text"), message.get("reasoning_content"), message.get("content")]
+    if calls := message.get("tool_calls"):
+        parts.append(json.dumps(calls))
+    return "".join(part for part in parts if isinstance(part, str))
 
 
 async def _tokens_of(exchange: Exchange, text: str) -> int:
@@ -117,7 +155,19 @@ async def _prompt_tokens(exchange: Exchange) -> int:
 
 
 async def _ask(exchange: Exchange, path: str, body: bytes) -> dict[str, Any] | None:
-    replica = exchange.lease.replica if exchange.lease is not None else None
-    if replica is None or not replica.serves:
-        replica = exchange.pool.any_replica()
-    return None if replica is None else await upstream.ask(replica.view, path, body, ASK_SECONDS)
+    """Any replica can tell: they have the same tokenizer. Where one has died, another one or its successor is there soon."""
+    end = monotonic() + PATIENCE_SECONDS
+    while True:
+        for replica in _replicas(exchange):
+            with suppress(ReplicaFailed):
+                return await upstream.ask(replica.view, path, body, ASK_SECONDS)
+        if monotonic() >= end:
+            return None
+        await asyncio.sleep(ASK_AGAIN_SECONDS)
+
+
+def _replicas(exchange: Exchange) -> list[ReplicaSlots]:
+    """The one that answered first: what it has read lies in its cache."""
+    own = exchange.lease.replica if exchange.lease is not None else None
+    serving = [replica for replica in exchange.pool.replicas.values() if replica.serves]
+    return sorted(serving, key=lambda replica: (replica is not own, replica.busy))

@@ -17,10 +17,15 @@ class Endpoint:
     required_types: tuple[type, ...]
     # Names under which the engine reads the longest answer, the one we write first; empty: nothing is generated.
     limit_fields: tuple[str, ...] = ()
+    prompts_field: str = ""  # may hold a list of texts that are read one by one
     priced: bool = True  # False: answered without a slot, a hold or a usage record
-    # Where the engine counts the tokens of such a body, and events of a stream that carry no token.
+    # Where the engine counts the tokens of such a body.
     count_path: str = ""
-    bare_events: int = 0
+    # What stands in each event of a stream that carries a token, unless the other does too.
+    piece: bytes = b'"finish_reason":null'
+    bare: bytes = b""
+    # What stands in the event that ends an answer, once for each.
+    finish: bytes = b'"finish_reason":"'
 
     @property
     def generates(self) -> bool:
@@ -41,7 +46,7 @@ ENDPOINTS: dict[str, Endpoint] = {
             (list,),
             ("max_tokens", "max_completion_tokens", "n_predict"),
             count_path="/v1/chat/completions/input_tokens",
-            bare_events=1,
+            bare=b'"role":"assistant"',
         ),
         Endpoint(
             "completions",
@@ -51,6 +56,7 @@ ENDPOINTS: dict[str, Endpoint] = {
             "prompt",
             _INPUT,
             ("max_tokens", "max_completion_tokens", "n_predict"),
+            prompts_field="prompt",
             count_path="/tokenize",
         ),
         Endpoint(
@@ -62,7 +68,8 @@ ENDPOINTS: dict[str, Endpoint] = {
             _INPUT,
             ("max_output_tokens", "max_tokens", "max_completion_tokens", "n_predict"),
             count_path="/v1/responses/input_tokens",
-            bare_events=4,
+            piece=b'.delta","',
+            finish=b'"type":"response.completed"',
         ),
         Endpoint(
             "messages",
@@ -73,10 +80,13 @@ ENDPOINTS: dict[str, Endpoint] = {
             (list,),
             ("max_tokens", "max_completion_tokens", "n_predict"),
             count_path="/v1/messages/count_tokens",
-            bare_events=2,
+            piece=b'"content_block_delta"',
+            finish=b'"stop_reason":"',
         ),
-        Endpoint("embeddings", "/embeddings", "/v1/embeddings", Protocol.OPENAI, "input", _INPUT),
-        Endpoint("rerank", "/rerank", "/v1/rerank", Protocol.OPENAI, "documents", (list,)),
+        Endpoint(
+            "embeddings", "/embeddings", "/v1/embeddings", Protocol.OPENAI, "input", _INPUT, prompts_field="input"
+        ),
+        Endpoint("rerank", "/rerank", "/v1/rerank", Protocol.OPENAI, "documents", (list,), prompts_field="documents"),
         Endpoint(
             "messages.count_tokens",
             "/messages/count_tokens",

@@ -15,6 +15,8 @@ from typing import Any
 
 from django.utils.translation import gettext_lazy as _
 
+from accounts.limits import LimitExceeded
+
 
 class Protocol(Enum):
     """Whose error format a client expects."""
@@ -37,6 +39,7 @@ class GatewayError(Exception):
     retry_after: int | None = None
     values: dict[str, Any] = field(default_factory=dict)
     details: dict[str, Any] | None = None  # REST only: what is wrong, per field
+    headers: dict[str, str] = field(default_factory=dict)  # further ones of the answer
 
     @property
     def message(self) -> str:
@@ -59,6 +62,23 @@ def permission_denied() -> GatewayError:
     return GatewayError(403, "permission_denied", _("You are not allowed to do this."), "permission_error")
 
 
+def address_forbidden(address: str) -> GatewayError:
+    """Whoever has the key learns which address is seen here: behind proxies that is seldom the one they think of."""
+    template = _("This key may not be used from the address %(address)s.")
+    return GatewayError(403, "permission_denied", template, "permission_error", values={"address": address})
+
+
+def scope_missing(scope: str) -> GatewayError:
+    template = _("This key may not be used for that: it lacks the scope “%(scope)s”.")
+    return GatewayError(403, "permission_denied", template, "permission_error", values={"scope": scope})
+
+
+def model_forbidden(name: str) -> GatewayError:
+    template = _("This key may not use the model “%(model)s”.")
+    values = {"model": name}
+    return GatewayError(403, "permission_denied", template, "permission_error", param="model", values=values)
+
+
 def not_found() -> GatewayError:
     return GatewayError(404, "not_found", _("There is nothing here."))
 
@@ -68,8 +88,9 @@ def model_not_found(name: str) -> GatewayError:
     return GatewayError(404, "model_not_found", template, param="model", values={"model": name})
 
 
-def method_not_allowed() -> GatewayError:
-    return GatewayError(405, "method_not_allowed", _("This address does not take that method."))
+def method_not_allowed(allowed: str) -> GatewayError:
+    template = _("This address does not take that method.")
+    return GatewayError(405, "method_not_allowed", template, headers={"allow": allowed})
 
 
 def too_large(limit_mb: int) -> GatewayError:
@@ -78,12 +99,47 @@ def too_large(limit_mb: int) -> GatewayError:
     )
 
 
+def head_too_large() -> GatewayError:
+    return GatewayError(431, "request_too_large", _("The headers of the request are too large."))
+
+
 def wrong_host() -> GatewayError:
     return GatewayError(400, "invalid_host", _("This service does not answer to that host name; see ALLOWED_HOSTS."))
 
 
+_SUBJECTS = {
+    "key": _("this key"),
+    "user": _("your account"),
+    "group": _("your group"),
+    "model": _("this model"),
+}
+_LIMITS = {
+    "requests": _("At most %(limit)d requests a minute for %(subject)s; try again in %(seconds)d seconds."),
+    "tokens": _("At most %(limit)d tokens a minute for %(subject)s; try again in %(seconds)d seconds."),
+    "concurrent": _("At most %(limit)d requests at once for %(subject)s; wait until one is answered."),
+}
+
+
+def rate_limited(refusal: LimitExceeded) -> GatewayError:
+    subject = _SUBJECTS[refusal.subject.partition(":")[0]]
+    return GatewayError(
+        429,
+        "rate_limit_exceeded",
+        _LIMITS[refusal.what],
+        refusal.what if refusal.what != "concurrent" else "requests",
+        retry_after=refusal.retry_after,
+        values={"limit": refusal.limit, "subject": subject, "seconds": refusal.retry_after},
+        headers=refusal.standing.headers(),
+    )
+
+
 def insufficient_quota() -> GatewayError:
     template = _("The balance is too small for this request.")
+    return GatewayError(429, "insufficient_quota", template, "insufficient_quota")
+
+
+def budget_used_up() -> GatewayError:
+    template = _("What is left of this key's budget is too small for this request.")
     return GatewayError(429, "insufficient_quota", template, "insufficient_quota")
 
 
@@ -163,7 +219,7 @@ def as_body(error: GatewayError, protocol: Protocol) -> bytes:
 
 
 def as_headers(error: GatewayError) -> dict[str, str]:
-    headers = {"content-type": "application/json"}
+    headers = {"content-type": "application/json", **error.headers}
     if error.retry_after is not None:
         headers["retry-after"] = str(error.retry_after)
     if error.status == 401:

@@ -7,26 +7,36 @@ granian run it alike.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from functools import lru_cache
-from time import monotonic
 from typing import Any
 
 from django.conf import settings
+from django.db import Error as DatabaseError
 from django.http.request import split_domain_port, validate_host
 from django.utils import translation
 from django.utils.translation.trans_real import get_supported_language_variant, parse_accept_lang_header
 
-from accounts.callers import Caller, CsrfRefused, NotAuthenticated, caller_from_bearer, caller_from_session
+from accounts.callers import (
+    Caller,
+    CsrfRefused,
+    NotAllowed,
+    NotAuthenticated,
+    caller_from_bearer,
+    caller_from_session,
+)
 from gateway import errors
 from gateway.errors import GatewayError, Protocol
 from gateway.inference import Answer
+from llmplatform.lib import credentials
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
+logger = logging.getLogger(__name__)
 REST_PREFIX = "/api/"
 
 
@@ -53,30 +63,40 @@ class Incoming:
         if not _host_allowed(self.headers.get(b"host", b""), tuple(settings.ALLOWED_HOSTS)):
             raise errors.wrong_host()
 
-    async def caller(self) -> Caller:
-        """By ``Authorization: Bearer``, else ``x-api-key`` (Anthropic's SDK), else, on /api/, the browser's session."""
-        token = self._token()
+    async def caller(self, *scopes: str) -> Caller:
+        """By token or key, else, on /api/, by the browser's session. A key must have one of ``scopes``."""
         try:
-            if token is not None:
-                return await _caller_of_token(token)
-            if self.scope["path"].startswith(REST_PREFIX):
-                secure = self.scope.get("scheme") == "https"
-                caller = await caller_from_session(self.scope["headers"], self.scope["method"], secure=secure)
-                if caller is not None:
-                    return caller
+            caller = await self._caller()
+        except NotAllowed as error:
+            raise errors.address_forbidden(str(error)) from None
         except CsrfRefused:
             raise errors.permission_denied() from None
         except NotAuthenticated:
-            pass
-        raise errors.not_authenticated()
+            raise errors.not_authenticated() from None
+        except DatabaseError:
+            logger.exception("a caller could not be looked up", extra={"request_id": self.request_id})
+            raise errors.unavailable() from None
+        if not any(caller.has_scope(scope) for scope in scopes):
+            raise errors.scope_missing(scopes[0])
+        return caller
 
-    def _token(self) -> str | None:
-        authorization = self.headers.get(b"authorization")
-        if authorization is not None:
-            kind, _space, token = authorization.partition(b" ")
-            return token.strip().decode("latin-1") if kind.lower() == b"bearer" else ""
-        key = self.headers.get(b"x-api-key")
-        return None if key is None else key.strip().decode("latin-1")
+    async def _caller(self) -> Caller:
+        token = credentials.token_in(self.scope["headers"])
+        by_token = await caller_from_bearer(token, self._address()) if token is not None else None
+        by_cookie = None
+        if self.scope["path"].startswith(REST_PREFIX) and b"cookie" in self.headers:
+            # Beside a token the cookie is only looked at: an unsafe method needs the page's own token where it is believed.
+            method = self.scope["method"] if by_token is None else "GET"
+            secure = self.scope.get("scheme") == "https"
+            by_cookie = await caller_from_session(self.scope["headers"], method, secure=secure)
+        caller = by_token or by_cookie
+        if caller is None or (by_cookie is not None and by_cookie.user_id != caller.user_id):
+            raise NotAuthenticated
+        return caller
+
+    def _address(self) -> str:
+        client = self.scope.get("client")
+        return str(client[0]) if client else ""
 
     async def body(self) -> bytes:
         """Raises GatewayError as soon as it is known to be too large; the rest is not read."""
@@ -137,25 +157,6 @@ class Incoming:
             except LookupError:
                 continue
             return
-
-
-# A token seen a moment ago is known without checking its signature again. Adds to the seconds for which accounts.callers
-# remembers a user's state; both together stay below the five within which a revocation must be seen.
-_TOKEN_SECONDS = 1.0
-_TOKENS_KEPT = 5000
-_known_tokens: dict[str, tuple[float, Caller]] = {}
-
-
-async def _caller_of_token(token: str) -> Caller:
-    known = _known_tokens.get(token)
-    if known is not None and monotonic() - known[0] < _TOKEN_SECONDS:
-        return known[1]
-    _known_tokens.pop(token, None)
-    caller = await caller_from_bearer(token)
-    if len(_known_tokens) >= _TOKENS_KEPT:
-        _known_tokens.clear()
-    _known_tokens[token] = (monotonic(), caller)
-    return caller
 
 
 @lru_cache(maxsize=1000)

@@ -5,7 +5,7 @@ The order is: may it be paid, wait for a slot, forward, and settle however it en
     the model's own figures               it came to its end
     prompt + tokens delivered             the client left, or the replica died, in the middle
     as much of the prompt as was read     the client left before the first content
-    nothing                               it failed before the first content, or never got a slot
+    nothing                               it failed before the first token, or never got a slot
 
 The first content is the first byte of the answer, or what follows the events that tell how much of the prompt was read.
 Until then another replica may take over.
@@ -24,16 +24,19 @@ from typing import Any, cast
 import aiohttp
 from django.utils import timezone
 
+from accounts import journal
 from accounts.callers import Caller
 from accounts.models import UsageRecord, new_request_id
-from accounts.quota import Held, HoldRequest, Settlement, UsageFigures
-from gateway import bodies, counting, errors, metrics, stats, upstream
+from accounts.prices import Price
+from accounts.quota import Held, HoldRequest, Settlement, UsageFigures, note_of
+from gateway import bodies, counting, ending, errors, metrics, stats, upstream
 from gateway.answer_stream import AnswerStream
 from gateway.billing import billing
 from gateway.bodies import Plan
 from gateway.endpoints import ENDPOINTS, Endpoint
 from gateway.errors import GatewayError
 from gateway.models_directory import directory
+from gateway.places import Place
 from gateway.slots import Lease, ModelPool, OnQueue
 from gateway.upstream import ReplicaFailed
 from gateway.usage import StreamMeter, TokenCount, read_figures
@@ -42,7 +45,11 @@ logger = logging.getLogger(__name__)
 Outcome = UsageRecord.Outcome
 
 ATTEMPTS = 2
+BYTES_PER_TOKEN = 4  # a rough mean over languages, for what limits count before the engine has told
 NOTHING = TokenCount()
+# Seconds after which the prompt of an answer that still streams is counted, for the case that we are killed. Short ones, which a
+# fast model has many of, never get there.
+NOTE_PROMPT_AFTER = 1.0
 
 
 @dataclass(slots=True, eq=False)
@@ -62,13 +69,17 @@ class InferenceRequest:
 
 @dataclass(slots=True)
 class Answer:
-    """Either ``body`` or ``stream``. Whoever stops reading a stream early must ``aclose`` it: that stops the generation."""
+    """Either ``body`` or ``stream``. Whoever stops reading a stream early must ``aclose`` it: that stops the generation.
+
+    ``affordable``: the most tokens that balance and budget pay for; None when that is as many as the model may make anyway.
+    """
 
     status: int
     headers: dict[str, str]
     body: bytes | None = None
     stream: AsyncIterator[bytes] | None = None
     replica: str = ""
+    affordable: int | None = None
 
     async def aclose(self) -> None:
         if self.stream is not None:
@@ -82,14 +93,22 @@ async def infer(request: InferenceRequest) -> Answer:
         request.body, request.raw = {**request.body, "stream": request.stream}, None
     plan = bodies.check(endpoint, request.body)
     pool = await directory().pool(plan.model)
-    if pool is None:
+    if pool is None or not request.caller.sees(plan.model):
         raise errors.model_not_found(plan.model)
+    if not request.caller.may_use(plan.model):
+        raise errors.model_forbidden(plan.model)
+    policy = directory().policy(plan.model)
+    tokens = plan.prompt_bound // BYTES_PER_TOKEN + (plan.asked_tokens or 0) * plan.answers
+    place = await Place.take(request.caller, policy, request.request_id, tokens)
     if not endpoint.priced:
-        return await _ask_freely(request, endpoint, pool)
-    return await Exchange(request, endpoint, plan, pool).run()
+        try:
+            return await _ask_freely(request, endpoint, pool, place)
+        finally:
+            place.leave(0)
+    return await Exchange(request, endpoint, plan, pool, policy.price, place).run()
 
 
-async def _ask_freely(request: InferenceRequest, endpoint: Endpoint, pool: ModelPool) -> Answer:
+async def _ask_freely(request: InferenceRequest, endpoint: Endpoint, pool: ModelPool, place: Place) -> Answer:
     """Counting and cutting text costs nothing and needs no slot."""
     replica = pool.any_replica()
     if replica is None:
@@ -101,22 +120,34 @@ async def _ask_freely(request: InferenceRequest, endpoint: Endpoint, pool: Model
     except (ReplicaFailed, aiohttp.ClientError, TimeoutError, OSError) as error:
         raise errors.upstream_error() from error
     headers = {"content-type": "application/json", "x-request-id": request.request_id, "x-replica": replica.label}
-    return Answer(200, headers, body=body, replica=replica.label)
+    return Answer(200, headers | place.headers, body=body, replica=replica.label)
+
+
+def _longest_context(pool: ModelPool) -> int | None:
+    """Any of the replicas may get it. None when one does not say."""
+    contexts = [pool.view.context_length, *(replica.context_length for replica in pool.view.replicas)]
+    known = [context for context in contexts if context]
+    return max(known) if len(known) == len(contexts) else None
 
 
 class Exchange:
     """A paid request under way."""
 
     __slots__ = (
-        "_arrived_at", "_failed", "_first_content", "_limit", "_queued_until", "_raw", "_sent", "_settled",
-        "endpoint", "lease", "plan", "pool", "replica_label", "request",
+        "_arrived_at", "_delivered", "_failed", "_first_content", "_limit", "_note", "_noting", "_queued_until", "_raw",
+        "_sent", "_settled", "_uncut", "_wanted", "endpoint", "lease", "place", "plan", "pool", "price", "prompt_bound",
+        "replica_label", "request",
     )  # fmt: skip
 
-    def __init__(self, request: InferenceRequest, endpoint: Endpoint, plan: Plan, pool: ModelPool) -> None:
+    def __init__(
+        self, request: InferenceRequest, endpoint: Endpoint, plan: Plan, pool: ModelPool, price: Price, place: Place
+    ) -> None:
         self.request = request
         self.endpoint = endpoint
         self.plan = plan
         self.pool = pool
+        self.place = place
+        self.price = price  # from the hold to the settlement, whatever is changed meanwhile
         self.lease: Lease | None = None
         self.replica_label = ""
         self._arrived_at: datetime = timezone.now()
@@ -124,13 +155,23 @@ class Exchange:
         self._sent: float | None = None
         self._first_content: float | None = None
         self._failed: frozenset[int] = frozenset()
+        # Of an answer that streams: the slot of its note in the journal, and what will add the prompt to it.
+        self._note: int | None = None
+        self._delivered = 0
+        self._noting: asyncio.TimerHandle | None = None
         self._settled = False
         self._raw = b""
-        self._limit = 0
+        # Tokens of a single answer: paid for; the same if money were no matter; without regard to the model's own limit either.
+        self._limit = self._uncut = self._wanted = 0
+        self.prompt_bound = plan.most_read(_longest_context(pool))  # as held
 
     # -- the way ---------------------------------------------------------------------------------------------------------
     async def run(self) -> Answer:
-        held = await self._hold()
+        try:
+            held = await self._hold()
+        except BaseException:
+            self.place.leave(0)
+            raise
         stats.begun()
         try:
             self._set_limit(held)
@@ -141,17 +182,22 @@ class Exchange:
 
     async def _hold(self) -> Held:
         view, plan = self.pool.view, self.plan
-        bound, longest = plan.prompt_bound, view.max_tokens
-        if view.context_length:
-            bound, longest = min(bound, view.context_length * plan.answers), min(longest, view.context_length)
-        if not self.endpoint.generates:
-            longest = 0
-        elif plan.asked_tokens is not None:
-            longest = min(longest, max(plan.asked_tokens, 1))
-        wanted = HoldRequest(
-            self.request.request_id, self.request.caller.wallet_id, view.name, bound, longest * plan.answers
+        longest = min(view.max_tokens, view.context_length or view.max_tokens) if self.endpoint.generates else 0
+        self._wanted = longest
+        if longest and plan.asked_tokens is not None:
+            longest, self._wanted = min(longest, max(plan.asked_tokens, 1)), plan.asked_tokens
+        self._uncut = longest
+        return await billing.hold(
+            HoldRequest(
+                self.request.request_id,
+                self.request.caller.wallet_id,
+                view.name,
+                self.prompt_bound,
+                longest * plan.answers,
+                key_id=self.request.caller.key_id,
+                price=self.price,
+            )
         )
-        return await billing.hold(wanted)
 
     def _set_limit(self, held: Held) -> None:
         """The longest single answer that was paid for goes into the body."""
@@ -213,16 +259,36 @@ class Exchange:
 
     def content_began(self) -> None:
         self._first_content = monotonic()
+        if self.streams:
+            self.note()
+            loop = asyncio.get_running_loop()
+            self._noting = loop.call_later(NOTE_PROMPT_AFTER, counting.note_prompt, self)
+
+    def note(self, prompt: int = 0) -> None:
+        """What it would cost if this process were killed now; ``delivers`` keeps the answer's tokens up to date."""
+        if not self._settled:
+            if_we_die = self._settlement(Outcome.FAILED, 502, TokenCount(prompt=prompt))
+            self._note = journal.own().replace(self._note, note_of(if_we_die, is_final=False), self._delivered)
+
+    def delivers(self, tokens: int) -> None:
+        """So many in all, with those that go to the client now."""
+        self._delivered = tokens
+        journal.own().count(self._note, tokens)
+
+    @property
+    def affordable(self) -> int | None:
+        """How long an answer may get, where balance or budget say so."""
+        return self._limit if self._limit < self._uncut else None
 
     def _answer(self, response: aiohttp.ClientResponse, first: bytes) -> Answer:
         if self.streams:
             stream = AnswerStream(self, response, first)
-            return Answer(200, self._headers(response), stream=stream, replica=self.replica_label)
+            return Answer(200, self._headers(response), None, stream, self.replica_label, self.affordable)
         self.content_began()
         if self.lease is not None:
             self.lease.release()
         self._settle_whole(first)
-        return Answer(200, self._headers(response), first, replica=self.replica_label)
+        return Answer(200, self._headers(response), first, None, self.replica_label, self.affordable)
 
     def _headers(self, response: aiohttp.ClientResponse) -> dict[str, str]:
         headers = {
@@ -231,8 +297,9 @@ class Exchange:
             "x-replica": self.replica_label,
             "x-queue-ms": str(self.queue_ms),
             "openai-processing-ms": str(round(1000 * (monotonic() - self.request.arrived))),
+            **self.place.headers,
         }
-        if self.endpoint.generates and (self.plan.asked_tokens or 0) > self._limit:
+        if self._limit < self._wanted:
             headers["x-max-tokens"] = str(self._limit)
         if self.streams:
             headers["cache-control"] = "no-cache"
@@ -255,11 +322,19 @@ class Exchange:
         if self._settled:
             return
         self._settled = True
+        if self._noting is not None:
+            self._noting.cancel()
+        settlement = self._settlement(outcome, status, count)
+        billing.settle(settlement, self._note)
+        self.place.leave(count.prompt + count.completion)
+        stats.ended(count.completion)
+        metrics.observe(settlement.usage)
+
+    def _settlement(self, outcome: str, status: int, count: TokenCount) -> Settlement:
         now = monotonic()
-        arrived, model = self.request.arrived, self.pool.view.name
-        first = None if self._first_content is None else round(1000 * (self._first_content - arrived))
+        arrived, caller = self.request.arrived, self.request.caller
         figures = UsageFigures(
-            model_name=model,
+            model_name=self.pool.view.name,
             endpoint=self.endpoint.name,
             status=status,
             outcome=outcome,
@@ -270,14 +345,12 @@ class Exchange:
             cached_tokens=count.cached,
             completion_tokens=count.completion,
             queue_ms=self.queue_ms,
-            first_token_ms=first,
+            first_token_ms=None if self._first_content is None else round(1000 * (self._first_content - arrived)),
             duration_ms=round(1000 * (now - arrived)),
             tokens_per_second=count.tokens_per_second or self._speed(count, now),
             created_at=self._arrived_at,
         )
-        billing.settle(Settlement(self.request.request_id, self.request.caller.wallet_id, figures))
-        stats.ended(count.completion)
-        metrics.observe(figures)
+        return Settlement(self.request.request_id, caller.wallet_id, figures, caller.key_id, self.price)
 
     def _speed(self, count: TokenCount, now: float) -> float | None:
         """Generation alone, where the engine does not tell: the first token came with the prompt."""
@@ -299,18 +372,16 @@ class Exchange:
             self.settle_counted(Outcome.COMPLETED, 200, count)
 
     def settle_stream(self, meter: StreamMeter, outcome: str) -> None:
-        """``outcome``: how it ended if the engine gave no figures, that is, before its end."""
+        """``outcome``: how it ended, unless the engine has said that the answer is complete."""
+        if meter.ended:
+            outcome = Outcome.COMPLETED
         count = meter.figures()
-        if count is not None and (meter.ended or outcome == Outcome.COMPLETED):
-            if self.plan.answers > 1:
-                count.completion = self._delivered(meter)
-            self.settle_counted(Outcome.COMPLETED, 200, count)
+        if count is not None and outcome == Outcome.COMPLETED:
+            self.settle_counted(outcome, 200, count)
+        elif outcome == Outcome.FAILED and not meter.delivered:
+            self.settle(outcome, 502, NOTHING)
         else:
-            delivered = self._delivered(meter)
-            counting.later(self, counting.of_prompt(self, delivered), outcome, delivered)
-
-    def _delivered(self, meter: StreamMeter) -> int:
-        return max(0, meter.events - self.endpoint.bare_events * self.plan.answers)
+            counting.later(self, counting.of_prompt(self, meter.delivered), outcome, meter.delivered)
 
     def settle_failure(self, error: BaseException) -> None:
         """It ended with ``error``, before its first content."""
@@ -322,8 +393,11 @@ class Exchange:
             self.settle(Outcome.FAILED, 500, NOTHING)
 
     def settle_left_early(self) -> None:
-        """The client left before the first content. Only what the replica has read since it got the request is charged."""
-        if self._sent is None:
+        """The client left before the first content. Only what the replica has read since it got the request is charged; nothing
+        if it is we who leave."""
+        if ending.has_begun():
+            self.settle(Outcome.FAILED, errors.unavailable().status, NOTHING)
+        elif self._sent is None:
             self.settle(Outcome.CANCELLED, 499, NOTHING)
         else:
             counting.later(self, counting.of_prompt_read(self, monotonic() - self._sent), Outcome.CANCELLED)

@@ -1,4 +1,4 @@
-"""Which models and replicas there are, in memory, read from the database twice a second."""
+"""Which models and replicas there are and what they cost, in memory, read from the database twice a second."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from django.conf import settings
 from django.db import DatabaseError, connection
 
 from accounts.callers import Caller
+from accounts.prices import Policy, default_policy, policies
 from gateway import errors
 from gateway.slots import ModelPool
 from models_app.selectors import ModelView, serving_snapshot
@@ -22,10 +23,10 @@ LONGEST_PAUSE = 8.0  # while the database cannot be read
 FIRST_READ_SECONDS = 10.0
 
 
-def _read() -> dict[str, ModelView]:
+def _read() -> tuple[dict[str, ModelView], dict[str, Policy]]:
     """In the directory's own thread, on its own connection."""
     try:
-        return serving_snapshot()
+        return serving_snapshot(), policies()
     except DatabaseError:
         connection.close()  # a broken connection is opened anew next time
         raise
@@ -36,6 +37,7 @@ class ModelsDirectory:
 
     def __init__(self) -> None:
         self.pools: dict[str, ModelPool] = {}
+        self.policies: dict[str, Policy] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="models-directory")
         self._first_read = asyncio.Event()
         self._refreshing: asyncio.Task[None] | None = None
@@ -51,10 +53,16 @@ class ModelsDirectory:
                 raise errors.unavailable() from None
         return self.pools.get(name)
 
+    def policy(self, name: str) -> Policy:
+        """What the model costs and how much of it may be asked for."""
+        return self.policies.get(name) or default_policy()
+
     async def models_for(self, caller: Caller) -> list[ModelView]:
-        """What ``caller`` may use. Everybody may use every model; keys with a list of their own come later."""
+        """What ``caller`` may use."""
         await self.pool("")
-        return sorted((pool.view for pool in self.pools.values()), key=lambda view: view.name)
+        views = (pool.view for pool in self.pools.values())
+        may = (view for view in views if caller.sees(view.name) and caller.may_use(view.name))
+        return sorted(may, key=lambda view: view.name)
 
     def start(self) -> None:
         self._refreshing = asyncio.get_running_loop().create_task(self._refresh_forever())
@@ -63,7 +71,8 @@ class ModelsDirectory:
         """One reading. Callable on its own in tests."""
         began = monotonic()
         loop = asyncio.get_running_loop()
-        self._take_over(await loop.run_in_executor(self._thread, _read), began)
+        snapshot, self.policies = await loop.run_in_executor(self._thread, _read)
+        self._take_over(snapshot, began)
 
     def _take_over(self, snapshot: dict[str, ModelView], seen_at: float) -> None:
         for name, view in snapshot.items():

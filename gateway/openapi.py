@@ -8,7 +8,8 @@ from gateway.app import PREFIXES
 from gateway.endpoints import ENDPOINTS, Endpoint
 from gateway.errors import Protocol
 
-ERROR_STATUSES = ("400", "401", "404", "413", "429", "502", "503")
+# What the service answers in the end; every other refusal looks the same and stands as "default".
+ERROR_STATUSES = ("400", "401", "403", "404", "413", "429", "502", "503", "default")
 _ANY_OBJECT: dict[str, Any] = {"type": "object", "additionalProperties": True}
 
 
@@ -17,23 +18,31 @@ def _json(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _error(protocol: Protocol) -> dict[str, Any]:
-    names = {Protocol.ANTHROPIC: "type message", Protocol.REST: "code message details"}
-    properties: dict[str, Any] = {name: {} for name in names.get(protocol, "message type param code").split()}
-    inner = {"type": "object", "properties": properties}
-    return {"type": "object", "properties": {"error": inner}}
+    """The body of an error; what ``gateway.errors`` makes."""
+    text = {"type": "string"}
+    if protocol is Protocol.REST:
+        return {"$ref": "#/components/schemas/Error"}
+    if protocol is Protocol.ANTHROPIC:
+        return _object(type=text, error=_object(type=text, message=text))
+    return _object(error=_object(message=text, type=text, param={**text, "nullable": True}, code=text))
+
+
+def _object(**properties: Any) -> dict[str, Any]:
+    """All of them, always."""
+    return {"type": "object", "required": list(properties), "properties": properties}
 
 
 def _operation(
     identity: str, summary: str, protocol: Protocol, body: dict[str, Any] | None = None, *, streams: bool = False
 ) -> dict[str, Any]:
-    content = _json(_ANY_OBJECT) | ({"text/event-stream": {"schema": {"type": "string"}}} if streams else {})
+    content = _json(_ANY_OBJECT) | ({"text/event-stream": {"schema": {}}} if streams else {})
     responses = {"200": {"description": "", "content": content}}
     responses |= {status: {"description": "", "content": _json(_error(protocol))} for status in ERROR_STATUSES}
     operation: dict[str, Any] = {
         "operationId": identity,
         "summary": summary,
         "tags": ["inference"],
-        "security": [{"bearer": []}, {"session": []}],
+        "security": [{"bearer": []}, {"api_key": []}, {"session": []}],
         "responses": responses,
     }
     if body is not None:

@@ -30,6 +30,8 @@ STALE_SECONDS = 1.0
 ERROR_BODY_BYTES = 64 * 1024
 LARGE_BODY_BYTES = 512 * 1024
 READ_BUFFER_BYTES = 256 * 1024
+# In the events of a stream. Their quotes would be escaped in an answer's text.
+TOLD_ERROR, ERROR_EVENT = b'"error":{', b"event: error"
 BEGUN_MESSAGE = re.compile(rb'"message"\s*:\s*"([^"\\]{1,500})')
 # llama-server says 500 to some requests whose form is wrong. Asking another replica, or again, would be in vain.
 CLIENTS_FAULT = re.compile(
@@ -148,6 +150,18 @@ def translate_error(status: int, raw: bytes) -> GatewayError | ReplicaFailed:
     return ReplicaFailed(f"{status} {kind}", unreachable=status in {401, 503})
 
 
+def error_told(event: bytes) -> GatewayError | ReplicaFailed | None:
+    """What an event of a stream says of a failure; None when it says something else."""
+    if TOLD_ERROR not in event and not event.startswith(ERROR_EVENT):
+        return None
+    data = event.partition(b"data:")[2]
+    try:
+        status = int(json.loads(data)["error"]["code"])
+    except (ValueError, KeyError, TypeError):
+        status = 500
+    return translate_error(status, data)
+
+
 def _harmless(message: str) -> str:
     """One line, of bounded length."""
     return message.splitlines()[0][:500] if message.strip() else message
@@ -161,12 +175,14 @@ def expect_bytes_soon(response: aiohttp.ClientResponse) -> None:
 
 
 async def ask(replica: ReplicaView, path: str, body: bytes, seconds: float) -> dict[str, Any] | None:
-    """A small question answered with JSON; None when it could not be answered in time."""
+    """A small question answered with JSON; None when the engine has no answer to it. Raises ReplicaFailed."""
     try:
         async with asyncio.timeout(seconds):
             response = await open_answer(replica, path, body)
             answer = json.loads(await response.read())
-    except (ReplicaFailed, GatewayError, aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-        logger.debug("%s/%s does not answer %s: %s", replica.model, replica.number, path, error)
+    except (GatewayError, ValueError) as error:
+        logger.debug("%s/%s has no answer to %s: %s", replica.model, replica.number, path, error)
         return None
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        raise ReplicaFailed(repr(error)) from error
     return answer if isinstance(answer, dict) else None

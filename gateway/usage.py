@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ TAIL_BYTES = 16 * 1024
 HEAD_BYTES = 1024
 TIMINGS, USAGE = b'"timings":', b'"usage":'
 PROGRESS = b'"prompt_progress":'  # in events that carry no token
+EVENT_END = b"\n\n"
 TELLING_PROMPT = 16  # tokens
 _decoder = json.JSONDecoder()
 
@@ -33,6 +35,16 @@ def read_figures(data: bytes) -> TokenCount | None:
         return _from_timings(timings)
     usage = _object_at(data, data.rfind(USAGE), USAGE)
     return _from_usage(usage) if usage is not None else None
+
+
+def total(counts: Sequence[TokenCount], prompts: int) -> TokenCount:
+    """Of several answers to so many prompts. Answers to the same one share it: it was read once."""
+    each = max(1, len(counts) // prompts)
+    return TokenCount(
+        prompt=sum(count.prompt for count in counts) // each,
+        cached=sum(count.cached for count in counts) // each,
+        completion=sum(count.completion for count in counts),
+    )
 
 
 def _object_at(data: bytes, at: int, marker: bytes) -> dict[str, Any] | None:
@@ -82,21 +94,51 @@ def _from_usage(usage: dict[str, Any]) -> TokenCount:
 
 
 class StreamMeter:
-    """Counts the events of a stream as it passes and keeps its end."""
+    """Counts the tokens of a stream as it passes and keeps its end.
 
-    __slots__ = ("_first", "_tail", "events")
+    ``piece`` stands in every event that carries a token, unless ``bare`` does too; ``finish`` in the one that ends an answer,
+    which tells more than the socket: what comes after it are figures. All have quotes that are escaped inside a
+    JSON string, so that an answer's text cannot be taken for them. Only whole events count: of half a one a client sees
+    nothing.
+    """
 
-    def __init__(self) -> None:
-        self.events = 0
-        self._first = b""
-        self._tail = b""
+    __slots__ = (
+        "_answers", "_bare", "_ends", "_finish", "_finished", "_first", "_piece", "_prompts", "_rest", "_tail", "delivered",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        piece: bytes,
+        bare: bytes = b"",
+        answers: int = 1,
+        prompts: int = 1,
+        finish: bytes = b'"finish_reason":"',
+    ) -> None:
+        self.delivered = self._finished = 0
+        self._finish = finish
+        self._piece, self._bare, self._answers, self._prompts = piece, bare, answers, prompts
+        self._ends: list[TokenCount] = []
+        self._rest = self._first = b""
+        self._tail = b"\n"
 
     def feed(self, chunk: bytes) -> None:
-        # Raw newlines never stand inside JSON, so text that reads like an event is not counted.
-        self.events += chunk.count(b"\ndata: ") + chunk.startswith(b"data: ") - chunk.count(PROGRESS)
+        if self._rest or not chunk.endswith(EVENT_END):
+            whole, _end, self._rest = (self._rest + chunk).rpartition(EVENT_END)
+        else:
+            whole = chunk
+        self.delivered += whole.count(self._piece) - (whole.count(self._bare) if self._bare else 0)
+        self._finished += whole.count(self._finish)
+        if self._answers > 1 and TIMINGS in whole:
+            self._note_ends(whole)
         if len(self._first) < HEAD_BYTES:
             self._first += chunk[:HEAD_BYTES]
         self._tail = chunk[-TAIL_BYTES:] if len(chunk) >= TAIL_BYTES else (self._tail + chunk)[-TAIL_BYTES:]
+
+    def _note_ends(self, events: bytes) -> None:
+        """The figures of each of several answers, at its end. (``timings_per_token`` has some in every event.)"""
+        for event in events.split(EVENT_END):
+            if self._piece not in event and (figures := read_figures(event)) is not None:
+                self._ends.append(figures)
 
     def figures(self) -> TokenCount | None:
         """The engine's figures; with Anthropic's protocol the prompt's stand in the first event."""
@@ -106,18 +148,19 @@ class StreamMeter:
             if begun is not None:
                 first = _from_usage(begun)
                 last.prompt, last.cached = first.prompt, first.cached
+        if last is not None and self._answers > 1:
+            last.completion = max(last.completion, self.delivered)
+            return total(self._ends, self._prompts) if len(self._ends) == self._answers else last
         return last
 
     @property
     def ended(self) -> bool:
-        """Whether the engine said that the answer is complete (and not that it failed)."""
+        """Whether the engine said that every answer is complete (and not that it failed)."""
         return (
-            b"data: [DONE]" in self._tail
-            or b"event: message_stop" in self._tail
-            or b'"response.completed"' in self._tail
+            self._finished >= self._answers or b"\ndata: [DONE]" in self._tail or b"\nevent: message_stop" in self._tail
         )
 
     @property
     def told_error(self) -> bool:
         """Whether the engine said itself, as an event, that it failed."""
-        return b'"error":{' in self._tail or b"event: error" in self._tail
+        return b'"error":{' in self._tail or b"\nevent: error" in self._tail

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from channels.routing import ProtocolTypeRouter
@@ -12,9 +11,7 @@ from servestatic import ServeStaticASGI
 
 from chat.routing import websocket_application
 from gateway.app import gateway_application
-
-Scope = MutableMapping[str, Any]
-App = Callable[[Scope, Any, Any], Awaitable[None]]
+from llmplatform.lib.proxies import App, BehindProxies, Scope
 
 INFERENCE_PATHS = re.compile(r"^(/v1/|/api/v1/v1/|/api/v1/models/[^/]+/chat$)")
 
@@ -37,4 +34,4 @@ def build_application(django_application: App) -> App:
             await django_application(scope, receive, send)
 
     application: App = ProtocolTypeRouter({"http": http, "websocket": websocket_application})
-    return application
+    return BehindProxies(application, settings.TRUSTED_PROXIES)

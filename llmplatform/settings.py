@@ -10,7 +10,7 @@ from typing import Any
 
 from django.utils.translation import gettext_lazy as _
 
-from llmplatform.lib import database_url, host_names, json_logging
+from llmplatform.lib import database_url, host_names, json_logging, mail_url, proxies, public_url
 from llmplatform.lib.configuration import Settings, home_dir, read_env_file
 from llmplatform.lib.console.configuration import UNFOLD  # noqa: F401 - read by django-unfold
 
@@ -48,6 +48,23 @@ DEFAULT_TOKENS = env.integer("DEFAULT_TOKENS", 1000)
 ADMIN_USERNAME = env.text("ADMIN_USERNAME", "admin")
 ADMIN_PASSWORD = env.text("ADMIN_PASSWORD")
 
+# -- second factor and single sign-on --------------------------------------------------------------------------------
+SECOND_FACTOR = env.choice("SECOND_FACTOR", "optional", ("off", "optional", "operators", "everyone"))
+OIDC_ISSUER = env.text("OIDC_ISSUER")  # empty: no single sign-on
+OIDC_CLIENT_ID = env.text("OIDC_CLIENT_ID")
+OIDC_CLIENT_SECRET = env.text("OIDC_CLIENT_SECRET")
+OIDC_NAME = env.text("OIDC_NAME", "SSO")
+OIDC_SCOPES = env.text("OIDC_SCOPES", "openid profile email")
+OIDC_USERNAME_CLAIM = env.text("OIDC_USERNAME_CLAIM", "preferred_username")
+OIDC_REGISTRATION = env.choice("OIDC_REGISTRATION", REGISTRATION, ("open", "approval", "closed"))
+OIDC_GROUPS_CLAIM = env.text("OIDC_GROUPS_CLAIM")
+OIDC_OPERATORS = env.items_of("OIDC_OPERATORS")
+OIDC_ADMINS = env.items_of("OIDC_ADMINS")
+OIDC_SECOND_FACTOR = env.flag("OIDC_SECOND_FACTOR", False)  # the provider asks for one itself
+
+# Days for which the record of each request is kept; 0: for ever. Sums by the hour and the ledger are always kept.
+USAGE_RETENTION_DAYS = env.integer("USAGE_RETENTION_DAYS", 0, 0, 36500)
+
 # -- waiting for a model ----------------------------------------------------------------------------------------------
 QUEUE_LENGTH = env.integer("QUEUE_LENGTH", 200)  # requests that may wait for one model
 QUEUE_WAIT_SECONDS = env.integer("QUEUE_WAIT_SECONDS", 600)  # longest wait for a free slot
@@ -60,11 +77,28 @@ METRICS_ALLOW = env.items_of("METRICS_ALLOW", "127.0.0.1,::1")
 TLS_CERT = str(_home_path("TLS_CERT", "")) if env.text("TLS_CERT") else ""
 TLS_KEY = str(_home_path("TLS_KEY", "")) if env.text("TLS_KEY") else ""
 
+# -- how people reach the service ------------------------------------------------------------------------------------
+PUBLIC_URL = public_url.parse(env.text("PUBLIC_URL"))
+TRUSTED_PROXIES = proxies.parse_networks("TRUSTED_PROXIES", env.items_of("TRUSTED_PROXIES"))
+HTTPS = bool(TLS_CERT) or PUBLIC_URL.startswith("https://")
+
+# -- mail: only for passwords that were forgotten ---------------------------------------------------------------------
+EMAIL_URL = env.text("EMAIL_URL")
+_mail = mail_url.parse(EMAIL_URL)
+EMAIL_HOST, EMAIL_PORT = _mail.host, _mail.port
+EMAIL_HOST_USER, EMAIL_HOST_PASSWORD = _mail.user, _mail.password
+EMAIL_USE_SSL, EMAIL_USE_TLS = _mail.tls_at_once, _mail.starttls
+EMAIL_TIMEOUT = 15
+DEFAULT_FROM_EMAIL = MAIL_FROM = env.text("MAIL_FROM") or (_mail.user if "@" in _mail.user else "")
+
 # -- Django --------------------------------------------------------------------------------------------------------
 DEBUG = False
 # Names this service answers to: a page elsewhere whose DNS is rebound to our address is refused (product.md, DNS rebinding).
 ALLOWED_HOSTS = env.items_of("ALLOWED_HOSTS") or host_names.own_host_names()
 CSRF_TRUSTED_ORIGINS = env.items_of("CSRF_TRUSTED_ORIGINS")
+if PUBLIC_URL:
+    ALLOWED_HOSTS.append(public_url.host_of(PUBLIC_URL))
+    CSRF_TRUSTED_ORIGINS.append(PUBLIC_URL)
 ASGI_APPLICATION = "llmplatform.asgi.application"
 ROOT_URLCONF = "llmplatform.urls"
 AUTH_USER_MODEL = "accounts.User"
@@ -84,6 +118,7 @@ INSTALLED_APPS = [
     "rest_framework_simplejwt.token_blacklist",
     "drf_spectacular",
     "drf_spectacular_sidecar",
+    "axes",
     "channels",
     "csp",
     "llmplatform",
@@ -97,6 +132,8 @@ INSTALLED_APPS = [
 SUPERVISOR_APPS = {
     "django.contrib.auth",
     "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "axes",
     "llmplatform",
     "accounts",
     "cluster",
@@ -116,6 +153,7 @@ MIDDLEWARE = [
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "accounts.middleware.audit_actor",
     "accounts.middleware.PagesMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
@@ -148,9 +186,17 @@ CHANNEL_LAYERS: dict[str, dict[str, Any]] = {
     )
 }
 
+# Counters of each process. The usual 300 entries would let whoever has many addresses push the others out.
+CACHES = {
+    "default": {
+        "BACKEND": "django.core.cache.backends.locmem.LocMemCache",
+        "OPTIONS": {"MAX_ENTRIES": 100_000},
+    }
+}
+
 # -- passwords, sessions, tokens -----------------------------------------------------------------------------------
 PASSWORD_HASHERS = [
-    "django.contrib.auth.hashers.Argon2PasswordHasher",
+    "accounts.hashers.Argon2PasswordHasher",
     "django.contrib.auth.hashers.PBKDF2PasswordHasher",
 ]
 AUTH_PASSWORD_VALIDATORS = [
@@ -160,6 +206,16 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.NumericPasswordValidator"},
 ]
 AUTHENTICATION_BACKENDS = ["accounts.backends.UsernameOrEmailBackend"]
+# django-axes counts wrong passwords; accounts.lockout asks it, for every way to log in.
+AXES_HANDLER = "accounts.lockout.Handler"
+AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
+AXES_FAILURE_LIMIT = 10
+AXES_COOLOFF_TIME = timedelta(minutes=15)
+AXES_CLIENT_IP_CALLABLE = "accounts.lockout.address_of"
+AXES_DISABLE_ACCESS_LOG = True  # logins are in the audit
+AXES_ENABLE_ADMIN = AXES_VERBOSE = False
+# Its middleware and backend are for logins through django.contrib.auth.authenticate().
+SILENCED_SYSTEM_CHECKS = ["axes.W002", "axes.W003"]
 LOGIN_URL = "login"
 LOGIN_REDIRECT_URL = "/"
 LOGOUT_REDIRECT_URL = "login"
@@ -167,7 +223,8 @@ SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"
 CSRF_COOKIE_SAMESITE = "Lax"
 CSRF_FAILURE_VIEW = "llmplatform.views.csrf_failure"
-SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = bool(TLS_CERT)
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = LANGUAGE_COOKIE_SECURE = HTTPS
+PASSWORD_RESET_TIMEOUT = 2 * 3600
 
 SIMPLE_JWT = {
     "ACCESS_TOKEN_LIFETIME": timedelta(hours=1),
@@ -191,6 +248,7 @@ REST_FRAMEWORK = {
     "DEFAULT_PARSER_CLASSES": ["llmplatform.lib.api.parsers.StrictJSONParser"],
     "DEFAULT_SCHEMA_CLASS": "llmplatform.lib.api.schema.Schema",
     "EXCEPTION_HANDLER": "llmplatform.lib.api.errors.exception_handler",
+    "DEFAULT_METADATA_CLASS": None,  # what there is stands in the description: OPTIONS is a method like others
     "URL_FORMAT_OVERRIDE": None,  # ?format=csv is a parameter of some endpoints
     "UNAUTHENTICATED_USER": "django.contrib.auth.models.AnonymousUser",
 }
@@ -204,6 +262,11 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",
     "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],
+    "SERVE_AUTHENTICATION": [],  # for anyone: also for who sends a key of few scopes, or an old token
+    "ENUM_NAME_OVERRIDES": {
+        "UserRole": ["user", "operator", "admin"],
+        "Period": ["day", "week", "month"],
+    },
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",
         "gateway.openapi.add_inference_paths",
@@ -216,6 +279,7 @@ LANGUAGE_CODE = "en"
 LANGUAGES = [("zh-hans", _("Simplified Chinese")), ("en", _("English"))]
 LOCALE_PATHS = [BASE_DIR / "locale"]
 USE_I18N = True
+FORMAT_MODULE_PATH = "llmplatform.formats"
 USE_TZ = True
 TIME_ZONE = env.time_zone("TIME_ZONE", "UTC")
 
@@ -251,10 +315,13 @@ CONTENT_SECURITY_POLICY = {
 X_FRAME_OPTIONS = "DENY"
 SECURE_REFERRER_POLICY = "same-origin"
 # Told only over TLS, and believed only where the browser trusts the certificate.
-SECURE_HSTS_SECONDS = 30 * 86400 if TLS_CERT else 0
+SECURE_HSTS_SECONDS = 30 * 86400 if HTTPS else 0
 DATA_UPLOAD_MAX_MEMORY_SIZE = 10 * 1024 * 1024
 
 # -- logs ----------------------------------------------------------------------------------------------------------
 LOGGING = json_logging.configuration(LOG_DIR / "llm-app.log", LOG_LEVEL)
 
 PROMETHEUS_EXPORT_MIGRATIONS = False
+
+# What was read above from the environment and .env; changes are told to the audit log at the next start.
+READ_SETTINGS = env.read

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 
 from django.db import DatabaseError, connection
 from django.http import HttpRequest, HttpResponse, JsonResponse
@@ -11,7 +12,8 @@ from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
-from llmplatform.lib.api.errors import json_error
+from llmplatform.lib.api.errors import DATABASE_TROUBLE, database_unavailable, json_error
+from llmplatform.lib.console.policy import CONSOLE_PREFIX
 from models_app import supervisor_lock
 
 API_PATH = re.compile(r"^/(api|v1)(/|$)")
@@ -48,7 +50,10 @@ def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 
 def permission_denied(request: HttpRequest, exception: Exception) -> HttpResponse:
-    return _wrong(request, 403, "permission_denied", _("You are not allowed to do this."))
+    text = _("You are not allowed to do this.")
+    if request.path_info.startswith(CONSOLE_PREFIX) and getattr(request.user, "role", "") == "operator":
+        text = _("This page is for administrators; you are an operator.")
+    return _wrong(request, 403, "permission_denied", text)
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
@@ -56,6 +61,11 @@ def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
+    if isinstance(sys.exc_info()[1], DATABASE_TROUBLE):  # Django tells its handler of 500 nothing of the exception
+        error = database_unavailable()
+        answer = _wrong(request, error.status_code, error.code, str(error.message))
+        answer["Retry-After"] = str(error.retry_after)
+        return answer
     return _wrong(request, 500, "internal_error", _("Something went wrong here; the log says what."))
 
 

@@ -181,7 +181,6 @@ class ModelConfigAdmin(ConsoleAdmin):
         return back(request, origin(request, reverse("admin:models_app_modelconfig_changelist")))
 
     @confirmed_action(
-        model=ModelConfig,
         title=gettext_lazy("Start"),
         text=gettext_lazy("The model is loaded into memory and then answers requests."),
         submit=gettext_lazy("Start"),
@@ -191,7 +190,6 @@ class ModelConfigAdmin(ConsoleAdmin):
         return self._one(request, object_id, self._start)
 
     @confirmed_action(
-        model=ModelConfig,
         title=gettext_lazy("Stop"),
         text=gettext_lazy("Requests under way are finished first. The model stays stopped until it is started again."),
         submit=gettext_lazy("Stop"),
@@ -202,7 +200,6 @@ class ModelConfigAdmin(ConsoleAdmin):
         return self._one(request, object_id, self._stop)
 
     @confirmed_action(
-        model=ModelConfig,
         title=gettext_lazy("Restart"),
         text=gettext_lazy(
             "Each replica finishes its requests, ends, and is started again. A failed one gets a new try."

@@ -242,20 +242,20 @@ def _facts(values: dict[str, Any], tensors: list[_Tensor], size: int) -> GgufFac
     architecture = str(values.get("general.architecture", ""))
 
     def number(key: str, default: int = 0) -> int:
-        value = values.get(f"{architecture}.{key}", default)
-        return (
-            max((part for part in value if isinstance(part, int)), default=default)
-            if isinstance(value, list)
-            else int(value)
-        )
+        value = values.get(f"{architecture}.{key}")
+        found = [
+            part for part in (value if isinstance(value, list) else [value]) if isinstance(part, int) and part >= 0
+        ]
+        return max(found, default=default)
 
     heads = number("attention.head_count")
     embedding = number("embedding_length")
     head_length = embedding // heads if heads else 0
+    file_type = values.get("general.file_type")
     return GgufFacts(
         architecture=architecture,
         name=str(values.get("general.name", "")),
-        quantization=FILE_TYPES.get(values.get("general.file_type", -1), ""),
+        quantization=FILE_TYPES.get(file_type, "") if isinstance(file_type, int) else "",
         parameters=sum(tensor.values for tensor in tensors),
         size=size,
         context_length=number("context_length"),
@@ -272,4 +272,4 @@ def _facts(values: dict[str, Any], tensors: list[_Tensor], size: int) -> GgufFac
 
 
 def _length(value: Any) -> int:
-    return len(value) if isinstance(value, list) else int(value or 0)
+    return len(value) if isinstance(value, list) else max(0, value) if isinstance(value, int) else 0

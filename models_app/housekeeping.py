@@ -1,4 +1,4 @@
-"""What the supervisor does besides: the heartbeat of this machine, holds of dead processes, logs that grow."""
+"""What the supervisor does besides: the heartbeat of this machine, what is due in accounts, logs that grow."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from asgiref.sync import sync_to_async
 
-from accounts.quota import release_dead_holds
+from accounts import sweeps
 from cluster.probe import check_joined_nodes
 from cluster.services import heartbeat_this_machine, register_this_machine
 from models_app import process
@@ -16,6 +16,7 @@ from models_app.replica_runner import ReplicaRunner
 
 HEARTBEAT = 5.0
 CLEAN_UP = 60.0
+CLEAN_UP_ON = 5.0  # when there was more to do than one call does: the beginning of a month for thousands of people
 
 
 class Housekeeping:
@@ -39,7 +40,8 @@ class Housekeeping:
             self._look_at_joined_machines()
         if now - self._clean_up >= CLEAN_UP:
             self._clean_up = now
-            await sync_to_async(release_dead_holds)()
+            if await sync_to_async(sweeps.run)():
+                self._clean_up -= CLEAN_UP - CLEAN_UP_ON
             for runner in runners:
                 await asyncio.to_thread(process.shorten_log, runner.log)
 

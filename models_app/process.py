@@ -208,7 +208,9 @@ def _found(process: psutil.Process) -> Found | None:
         mark, replica_id, nonce = process.environ().get(MARKER, "::").split(":")
         if mark != home_mark() or process.status() == psutil.STATUS_ZOMBIE:
             return None
-        return Found(EngineProcess(process.pid, process.create_time()), int(replica_id), nonce, process.ppid())
+        return Found(
+            EngineProcess(process.pid, process_identity.start_time_of(process)), int(replica_id), nonce, process.ppid()
+        )
     except (psutil.Error, OSError, ValueError):  # gone, or not ours to look into
         return None
 

@@ -60,6 +60,10 @@ class ModelView:
     replicas: tuple[ReplicaView, ...]
 
 
+def names() -> list[str]:
+    return list(ModelConfig.objects.values_list("name", flat=True))
+
+
 # -- the gateway's -------------------------------------------------------------------------------------------------------
 def serving_snapshot() -> dict[str, ModelView]:
     """All models that should run or do, by name. Two queries; the gateway asks twice a second, in a thread."""

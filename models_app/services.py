@@ -20,6 +20,7 @@ from django.db.models import F
 from django.utils.translation import gettext as _
 from filelock import FileLock
 
+from llmplatform.lib import audit
 from llmplatform.lib.errors import ApiError
 from models_app import config_file, gguf, model_files
 from models_app.config_file import ConfigFile, Entry, Problem
@@ -79,7 +80,8 @@ def _apply(config: ConfigFile, report: SyncReport) -> None:
     for entry in config.entries:
         model = known.get(entry.name)
         if model is None:
-            ModelConfig.objects.create(**entry.values, file_entry=entry.raw)
+            model = ModelConfig.objects.create(**entry.values, file_entry=entry.raw)
+            audit.on(model, "import", after=_values(model))
             report.added.append(entry.name)
         elif _apply_entry(model, entry):
             report.changed.append(entry.name)
@@ -89,6 +91,7 @@ def _apply(config: ConfigFile, report: SyncReport) -> None:
     present = {entry.name for entry in config.entries} | config.names_of_bad
     for name, model in known.items():
         if name not in present and model.file_entry:
+            audit.on(model, "sync", {"active": model.active}, {"active": False})
             model.active, model.file_entry = False, {}
             model.save()
             report.removed.append(name)
@@ -98,6 +101,7 @@ def _apply_entry(model: ModelConfig, entry: Entry) -> bool:
     old = model.file_entry
     if old == entry.raw:
         return False
+    before = _values(model)
     changed = False
     for name, key in config_file.KEYS.items():
         same = entry.raw.get(name) == old.get(name) and (name in entry.raw) == (name in old)
@@ -107,6 +111,7 @@ def _apply_entry(model: ModelConfig, entry: Entry) -> bool:
     changed = changed or model.extra != entry.values["extra"]
     model.extra, model.file_entry = entry.values["extra"], entry.raw
     model.save()
+    audit.on(model, "sync", before, _values(model))
     return changed
 
 
@@ -135,7 +140,10 @@ def _take_entries(entries: list[dict[str, Any]]) -> None:
     """The folder is read-only: the models found run all the same."""
     for raw in entries:
         values = config_file.values_of(raw)
-        ModelConfig.objects.get_or_create(name=values["name"], defaults=values)
+        with transaction.atomic():
+            model, created = ModelConfig.objects.get_or_create(name=values["name"], defaults=values)
+            if created:
+                audit.on(model, "import", after=_values(model))
 
 
 def _gguf_files() -> list[Path]:
@@ -179,19 +187,25 @@ STARTER_SETTINGS = {
 
 
 # -- from the database to the file -------------------------------------------------------------------------------------------
-def set_active(name: str, active: bool) -> ModelConfig:
-    """Start or stop. A policy of "off" would keep it from starting, so starting sets it back. Raises ModelNotFound."""
+def set_active(name: str, active: bool, *, asked: bool = True) -> ModelConfig:
+    """Start or stop. A policy of "off" would keep it from starting, so starting sets it back. Raises ModelNotFound.
+
+    ``asked`` is False when somebody asked for something else that needs this first.
+    """
     fields: dict[str, Any] = {"active": active}
     if active and _get(name).policy == ModelConfig.Policy.OFF:
         fields["policy"] = ModelConfig.Policy.ALWAYS
-    return update_model(name, fields)
+    return _update(name, fields, "start" if active else "stop", event=asked)
 
 
 def request_restart(name: str) -> ModelConfig:
     """Its replicas are replaced, one after the other. Raises ModelNotFound."""
-    if not ModelConfig.objects.filter(name=name).update(restart_number=F("restart_number") + 1):
-        raise ModelNotFound(name)
-    return _get(name)
+    with transaction.atomic():
+        if not ModelConfig.objects.filter(name=name).update(restart_number=F("restart_number") + 1):
+            raise ModelNotFound(name)
+        model = _get(name)
+        audit.on(model, "restart")
+    return model
 
 
 def create_model(fields: dict[str, Any]) -> ModelConfig:
@@ -201,21 +215,30 @@ def create_model(fields: dict[str, Any]) -> ModelConfig:
         if ModelConfig.objects.filter(name=model.name).exists():
             raise ModelExists(model.name)
         _validate(model)
-        model.save(force_insert=True)
+        with transaction.atomic():
+            model.save(force_insert=True)
+            audit.on(model, "create", after=_values(model))
         _write_back(model.name, lambda old: config_file.entry_for(_values(model), old), model)
     return model
 
 
 def update_model(name: str, fields: dict[str, Any]) -> ModelConfig:
     """``fields`` by the names of ModelConfig's fields; the name itself stays. Raises ModelNotFound, ValidationError."""
+    return _update(name, fields, "update")
+
+
+def _update(name: str, fields: dict[str, Any], verb: str, *, event: bool = False) -> ModelConfig:
     with _file_lock():
         model = _get(name)
+        before = _values(model)
         for field_name, value in _checked_names(fields).items():
             if field_name == "name" and value != name:
                 raise ValidationError({"name": _("A model keeps its name; make a new one instead.")})
             setattr(model, field_name, value)
         _validate(model)
-        model.save(update_fields=[*fields, "updated_at"])
+        with transaction.atomic():
+            model.save(update_fields=[*fields, "updated_at"])
+            audit.on(model, verb, before, _values(model), event=event)
         _write_back(name, lambda old: config_file.entry_for(_values(model), old), model)
     return model
 
@@ -223,7 +246,10 @@ def update_model(name: str, fields: dict[str, Any]) -> ModelConfig:
 def delete_model(name: str) -> None:
     """Out of the configuration; its file stays where it is. Raises ModelNotFound."""
     with _file_lock():
-        _get(name).delete()
+        model = _get(name)
+        with transaction.atomic():
+            audit.on(model, "delete", before=_values(model))
+            model.delete()
         _write_back(name, lambda old: None, None)
 
 
@@ -258,7 +284,7 @@ def _validate(model: ModelConfig) -> None:
 
 
 def _values(model: ModelConfig) -> dict[str, Any]:
-    return {name: getattr(model, name) for name in FIELDS}
+    return {name: getattr(model, name) for name in sorted(FIELDS)}
 
 
 def _write_back(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import pyotp
 import pytest
 from django.core.cache import cache
 from django.test import Client, RequestFactory
@@ -20,6 +21,7 @@ from tests.left_english import english, english_text
 
 PASSWORD = "plenty of rain today"
 DATA = frozenset({"anna", "example", "com", "rainbows", "tiny"})
+APPS = frozenset({"totp", "aegis", "freeotp", "google", "microsoft", "authenticator"})
 HAN = "账户"
 
 
@@ -171,6 +173,32 @@ def test_changing_account_and_password(annas):
     ):
         page = annas.post(path, sent, follow=True).content.decode()
         assert english(page, DATA | {"x"}) == set()
+
+
+def test_the_second_factor(chinese, annas, anna):
+    setup = annas.get("/account/security?setup=1")
+    secret = setup.context["setup"].secret
+    wrong = annas.post("/account/security/on", {"code": "1", "password": "wrong"})
+    code = pyotp.TOTP(secret).now()
+    done = annas.post("/account/security/on", {"code": code, "password": PASSWORD})
+    on = annas.get("/account/security")
+    kept = annas.post("/account/security/off", {"off-code": "1", "off-password": PASSWORD})
+    annas.logout()
+    step = annas.post("/login", {"username": "anna", "password": PASSWORD}, follow=True)
+    again = annas.post("/login/code?recovery=1", {"code": "1"})
+    for answer in (setup, wrong, done, on, kept, step, again):
+        assert english(answer.content.decode(), DATA | APPS) == set()
+
+
+@pytest.mark.parametrize("must", [False, True])
+def test_single_sign_on(chinese, anna, settings, must):
+    settings.OIDC_ISSUER, settings.OIDC_CLIENT_ID, settings.OIDC_NAME = "http://127.0.0.1:1", "llm", "校园账号"
+    settings.SECOND_FACTOR = "everyone" if must else "optional"
+    pages = [chinese.get("/login"), chinese.get("/login/sso"), chinese.get("/login/sso/back")]
+    chinese.force_login(anna)
+    page = chinese.get("/account/security")
+    for answer in [*pages, page]:
+        assert english(answer.content.decode(), DATA | APPS) == set()
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,8 @@ def strings() -> Found:
 
     for path in python_files():
         take(path.read_text(encoding="utf-8"), path)
-    for path in sorted((ROOT / "templates").rglob("*.html")):
+    templates = (path for path in (ROOT / "templates").rglob("*") if path.suffix in {".html", ".txt"})
+    for path in sorted(templates):
         for call in TEMPLATE_CALL.findall(templatize(path.read_text(encoding="utf-8"))):
             take(call, path)
     return found

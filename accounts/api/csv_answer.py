@@ -4,22 +4,40 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any, cast
 
 from asgiref.sync import sync_to_async
 from django.http import StreamingHttpResponse
+from rest_framework.authentication import SessionAuthentication
+from rest_framework.request import Request
 
 # A cell that begins with one of these is a formula to a spreadsheet.
 FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r")
+# Columns of micro-credits. Who reads a file has no description beside it, so there they say so in their names.
+AMOUNTS = frozenset({"cost", "available_change", "held_change"})
+
+
+def in_micro_credits(name: str, amounts: Collection[str] = AMOUNTS) -> str:
+    return f"{name}_micro_credits" if name in amounts else name
+
+
+def is_for_a_browser(request: Request) -> bool:
+    """Somebody followed a link and will open the file in a spreadsheet; programs send tokens or keys."""
+    return isinstance(request.successful_authenticator, SessionAuthentication)
 
 
 class CsvAnswer(StreamingHttpResponse):
-    """``pages`` is read one page at a time, also under ASGI, where Django itself would first collect all of them."""
+    """``pages`` is read one page at a time, also under ASGI, where Django itself would first collect all of them.
 
-    def __init__(self, columns: list[str], pages: Iterable[Iterable[Mapping[str, Any]]], filename: str) -> None:
-        super().__init__(_lines(columns, pages), content_type="text/csv; charset=utf-8")
+    ``marked`` files begin with a byte order mark: without it Excel takes UTF-8 for something else.
+    """
+
+    def __init__(
+        self, columns: list[str], pages: Iterable[Iterable[Mapping[str, Any]]], filename: str, *, marked: bool = False
+    ) -> None:
+        super().__init__(_lines(columns, pages, "\ufeff" if marked else ""), content_type="text/csv; charset=utf-8")
         self["Content-Disposition"] = f'attachment; filename="{filename}"'
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
@@ -28,10 +46,11 @@ class CsvAnswer(StreamingHttpResponse):
             yield chunk
 
 
-def _lines(columns: list[str], pages: Iterable[Iterable[Mapping[str, Any]]]) -> Iterator[str]:
+def _lines(columns: list[str], pages: Iterable[Iterable[Mapping[str, Any]]], mark: str) -> Iterator[str]:
     buffer = io.StringIO()
+    buffer.write(mark)
     writer = csv.writer(buffer)
-    writer.writerow(columns)
+    writer.writerow(map(in_micro_credits, columns))
     for page in pages:
         writer.writerows([_cell(row[column]) for column in columns] for row in page)
         yield _emptied(buffer)

@@ -16,14 +16,15 @@ from rest_framework.serializers import Serializer
 from rest_framework.views import APIView
 
 from accounts import selectors
-from accounts.api.csv_answer import CsvAnswer
+from accounts.api.csv_answer import CsvAnswer, is_for_a_browser
 from accounts.api.entering import TAG, valid
 from accounts.api.profile import caller
-from accounts.api.serializers import HistoryQuery, LedgerPage, LedgerQuery, LedgerRow, UsagePage, UsageRow
-from accounts.models import LedgerEntry, UsageRecord, User
+from accounts.api.serializers import LedgerPage, LedgerQuery, LedgerRow, UsagePage, UsageQuery, UsageRow
+from accounts.models import ApiKey, Group, LedgerEntry, Scope, UsageRecord, User
 from llmplatform.lib.api.serializers import ErrorBody
 
 CSV_PAGE = 1000
+NO_GROUP = -1  # no row has it
 DESCRIPTION = (
     "Newest first. `next` of one page is the `cursor` of the following one. Operators see everybody's, others their own. "
     "`format=csv` gives all rows that match, as they are read."
@@ -35,18 +36,22 @@ Page = Callable[[selectors.HistoryFilter, selectors.Place | None, int], list[Any
 
 
 class UsageView(APIView):
+    key_scopes = {"GET": Scope.USAGE_READ}
+
     @extend_schema(
         tags=TAG,
         summary="Usage, one row per request",
         description=DESCRIPTION,
-        parameters=[HistoryQuery],
+        parameters=[UsageQuery],
         responses={(200, "application/json"): UsagePage, (200, "text/csv"): OpenApiTypes.STR, **REFUSALS},
     )
     def get(self, request: Request) -> HttpResponseBase:
-        return _answer(request, valid(HistoryQuery(data=request.query_params.dict())), selectors.usage_page, UsageRow)
+        return _answer(request, valid(UsageQuery(data=request.query_params.dict())), selectors.usage_page, UsageRow)
 
 
 class LedgerView(APIView):
+    key_scopes = {"GET": Scope.USAGE_READ}
+
     @extend_schema(
         tags=TAG,
         summary="Ledger, one row per change of a balance",
@@ -62,7 +67,10 @@ def _answer(request: Request, query: dict[str, Any], page: Page, row: type[Seria
     wanted = _filter(caller(request), query)
     if query["format"] == "csv":
         return CsvAnswer(
-            list(row().fields), _all_rows(wanted, page, row), filename=f"{page.__name__.split('_')[0]}.csv"
+            list(row().fields),
+            _all_rows(wanted, page, row),
+            filename=f"{page.__name__.split('_')[0]}.csv",
+            marked=is_for_a_browser(request),
         )
     try:
         place = selectors.Place.parse(query["cursor"]) if "cursor" in query else None
@@ -78,18 +86,46 @@ def _answer(request: Request, query: dict[str, Any], page: Page, row: type[Seria
 
 def _filter(user: User, query: dict[str, Any]) -> selectors.HistoryFilter:
     """What the query asks for, within what this user may see."""
-    user_id: int | None = user.pk
-    if user.role != "user":
-        user_id = _named(query["user"]).pk if "user" in query else None
-    elif query.get("user", user.username).lower() != user.username.lower():
-        raise PermissionDenied
+    user_id = visible_user_id(user, query)
     return selectors.HistoryFilter(
         user_id=user_id,
+        key_id=checked_key(query.get("key"), user_id),
+        group_id=group_id(user, query),
         since=query.get("since"),
         until=query.get("until"),
         model_name=query.get("model", ""),
         kind=query.get("kind", ""),
     )
+
+
+def visible_user_id(user: User, query: dict[str, Any]) -> int | None:
+    """Whose usage is meant: for operators the one asked for or everybody's (None), for others their own."""
+    if user.role != "user":
+        return _named(query["user"]).pk if "user" in query else None
+    if query.get("user", user.username).lower() != user.username.lower():
+        raise PermissionDenied
+    return user.pk
+
+
+def checked_key(key_id: int | None, owner_id: int | None) -> int | None:
+    """The same id when it is a key of the owner (None: of anybody) or 0. Others' keys do not exist for whoever asks."""
+    if not key_id:
+        return key_id
+    keys = ApiKey.objects.filter(pk=key_id)
+    if not (keys if owner_id is None else keys.filter(user_id=owner_id)).exists():
+        raise ValidationError({"key": [_("There is no such key.")]})
+    return key_id
+
+
+def group_id(user: User, query: dict[str, Any]) -> int | None:
+    """Of the group that is asked for; 0: requests without one. Users do not learn which groups there are."""
+    name = query.get("group")
+    if not name:
+        return None if name is None else 0
+    found = Group.objects.filter(name__iexact=name).values_list("pk", flat=True).first()
+    if found is None and user.role != "user":
+        raise ValidationError({"group": [_("There is no such group.")]})
+    return found or NO_GROUP
 
 
 def _named(username: str) -> User:

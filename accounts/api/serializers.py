@@ -62,15 +62,32 @@ class RegisterSerializer(StrictSerializer):
     password = serializers.CharField(max_length=LONGEST_PASSWORD, trim_whitespace=False)
     email = serializers.EmailField(required=False, allow_blank=True, max_length=254)
     language = serializers.ChoiceField(LANGUAGES, required=False, allow_blank=True)
+    invite = serializers.CharField(required=False, max_length=200, help_text="opens a closed registration")
 
 
 class LoginSerializer(StrictSerializer):
     username = serializers.CharField(max_length=254, help_text="user name or email address")
     password = serializers.CharField(max_length=LONGEST_PASSWORD, trim_whitespace=False)
+    otp = serializers.CharField(
+        required=False,
+        allow_blank=True,
+        max_length=100,
+        help_text="for accounts with a second factor: a code of the app, or a recovery code",
+    )
 
 
 class RefreshSerializer(StrictSerializer):
     refresh = serializers.CharField(max_length=4096)
+
+
+class EmailSerializer(StrictSerializer):
+    email = serializers.EmailField(max_length=254)
+
+
+class ResetSerializer(StrictSerializer):
+    uid = serializers.CharField(max_length=40)
+    token = serializers.CharField(max_length=100)
+    new_password = serializers.CharField(max_length=LONGEST_PASSWORD, trim_whitespace=False)
 
 
 class TokensSerializer(serializers.Serializer[Any]):
@@ -102,9 +119,31 @@ class CreditsSerializer(StrictSerializer):
     note = serializers.CharField(required=False, allow_blank=True, max_length=200, default="")
 
 
+class RedeemSerializer(StrictSerializer):
+    code = serializers.CharField(
+        max_length=200, help_text="as it was given out; spaces, dashes and small letters do not matter"
+    )
+
+
+class RedeemedSerializer(serializers.Serializer[Any]):
+    amount = serializers.IntegerField(help_text="micro-credits that were added")
+    user = UserSerializer()
+
+
+class MomentField(serializers.DateTimeField):
+    """A time that every time zone and database can hold."""
+
+    def to_internal_value(self, value: Any) -> Any:
+        try:
+            moment = super().to_internal_value(value)
+        except OverflowError:
+            self.fail("overflow")
+        return moment if 1900 <= moment.year < 9000 else self.fail("overflow")
+
+
 class HistoryQuery(StrictSerializer):
-    since = serializers.DateTimeField(required=False, help_text="from this time on")
-    until = serializers.DateTimeField(required=False, help_text="before this time")
+    since = MomentField(required=False, help_text="from this time on")
+    until = MomentField(required=False, help_text="before this time")
     model = serializers.CharField(required=False, max_length=200)
     user = serializers.CharField(
         required=False, max_length=150, help_text="a user name; others than yourself: operators"
@@ -116,6 +155,11 @@ class HistoryQuery(StrictSerializer):
     )
 
 
+class UsageQuery(HistoryQuery):
+    key = serializers.IntegerField(required=False, min_value=1, max_value=2**62, help_text="id of a key")
+    group = serializers.CharField(required=False, max_length=100, help_text="a group's name")
+
+
 class LedgerQuery(HistoryQuery):
     kind = serializers.ChoiceField(Kind.values, required=False)
 
@@ -124,6 +168,11 @@ class UsageRow(serializers.Serializer[Any]):
     request_id = serializers.CharField()
     time = serializers.DateTimeField(source="created_at")
     user = serializers.CharField(source="username")
+    key = serializers.IntegerField(source="key_id", allow_null=True, help_text="id of the key; null: without one")
+    key_name = serializers.CharField(source="key.name", default="")
+    group = serializers.CharField(
+        source="group.name", default=None, allow_null=True, help_text="the user's at that time; null: none"
+    )
     model = serializers.CharField(source="model_name")
     endpoint = serializers.CharField()
     source = serializers.CharField(help_text="api or chat")  # type: ignore[assignment]

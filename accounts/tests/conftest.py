@@ -8,7 +8,7 @@ import pytest
 from django.core.cache import cache
 from rest_framework.test import APIClient
 
-from accounts import callers, services
+from accounts import audit_log, callers, services
 from accounts.models import User
 
 PASSWORD = "jh8&laks-d1"
@@ -23,7 +23,8 @@ def _fresh_process(settings: Any) -> Iterator[None]:
     settings.DEFAULT_TOKENS = 1000
     settings.REGISTRATION = "open"
     cache.clear()
-    callers._states = callers._States()
+    callers.forget_everything()
+    audit_log.forget_failures()
     yield
     cache.clear()
 

@@ -6,11 +6,14 @@ its arguments as a JSON list; each gets one line of JSON.
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import sys
 import threading
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
@@ -20,11 +23,15 @@ django.setup()
 
 from django.core.management import call_command  # noqa: E402
 from django.db import connection  # noqa: E402
+from django.db.models import Sum  # noqa: E402
+from django.utils import timezone  # noqa: E402
+from hypothesis.stateful import run_state_machine_as_test  # noqa: E402
 
-from accounts import quota, services  # noqa: E402
+from accounts import credits, quota, services  # noqa: E402
 from accounts.ledger_checks import ledger_problems  # noqa: E402
-from accounts.models import Hold, LedgerEntry, UsageRecord, User, Wallet  # noqa: E402
+from accounts.models import ApiKey, Hold, LedgerEntry, UsageRecord, User, Wallet  # noqa: E402
 from accounts.quota import Held, HoldRequest, Settlement, UsageFigures  # noqa: E402
+from accounts.tests.ledger_machine import EFFORT, Ledger  # noqa: E402
 
 THREADS = 4
 
@@ -32,7 +39,7 @@ THREADS = 4
 def make_wallets(count: int, tokens: int) -> list[int]:
     made = []
     for number in range(count):
-        wallet = services.create_user(f"racer{number}-{User.objects.count()}", "jh8&laks-d1").wallet
+        wallet = services.create_user(f"racer{number}-{User.objects.count()}", None).wallet
         quota.adjust(wallet, -wallet.available)
         made.append(quota.top_up(wallet, tokens * 1000).pk)
     return made
@@ -102,7 +109,92 @@ def same_request(wallet_id: int, name: str, times: int) -> None:
         list(pool.map(one, range(THREADS)))
 
 
-def settlement(request_id: str, wallet_id: int, answer: int = 4) -> Settlement:
+def same_top_up(wallet_id: int, name: str, times: int) -> None:
+    """All threads of all processes bring the very same credit."""
+
+    def one(_thread: int) -> None:
+        try:
+            for number in range(times):
+                quota.top_up(Wallet.objects.get(pk=wallet_id), 1000, "same", request_id=f"{name}-{number}")
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        list(pool.map(one, range(THREADS)))
+
+
+def machine() -> None:
+    """The state machine, on this process's database. Empties it."""
+    run_state_machine_as_test(Ledger, settings=EFFORT)
+
+
+def make_storm(wallet_ids: list[int], codes: int) -> dict[str, Any]:
+    """What the storm needs: a key with a budget for each wallet, allowances, and codes."""
+    keys = {}
+    for wallet in Wallet.objects.filter(pk__in=wallet_ids):
+        key = ApiKey.objects.create(user=wallet.user, name="k", hash=f"storm-{wallet.pk}", budget=STORM_BUDGET)
+        credits.set_allowance(wallet, STORM_ALLOWANCE, "day")
+        keys[str(wallet.pk)] = key.pk
+    return {"keys": keys, "codes": credits.make_codes("storm", codes, STORM_CODE)[1]}
+
+
+def storm(wallet_ids: list[int], given: dict[str, Any], name: str, times: int) -> dict[str, int]:
+    """Everything at random from several threads: what came in and what was charged, by this worker's own tally."""
+    barrier = threading.Barrier(THREADS)
+
+    def one(thread: int) -> Counter[str]:
+        chance, tally = random.Random(f"{name}-{thread}"), Counter[str]()
+        barrier.wait()
+        try:
+            for turn in range(times):
+                chance.choice(STORM)(chance, tally, wallet_ids, given, f"{name}-{thread}-{turn}")
+        finally:
+            connection.close()
+        return tally
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        return dict(sum(pool.map(one, range(THREADS)), Counter()))
+
+
+def _requests(chance: Any, tally: Counter[str], wallets: list[int], given: dict[str, Any], name: str) -> None:
+    owner = {f"{name}-{number}": chance.choice(wallets) for number in range(6)}
+    keys = {r: given["keys"][str(w)] if chance.random() < 0.5 else None for r, w in owner.items()}
+    held = quota.hold_many([HoldRequest(r, w, "m", 3, 5, key_id=keys[r]) for r, w in owner.items()])
+    got = [result for result in held if isinstance(result, Held)]
+    done = got[: chance.randint(0, len(got))]
+    quota.settle_many([settlement(r.request_id, owner[r.request_id], r.max_tokens, keys[r.request_id]) for r in done])
+    quota.settle_many([settlement(r.request_id, owner[r.request_id], 1, keys[r.request_id]) for r in done[::2]])
+    quota.release_many([result.request_id for result in got[len(done) :]])
+    tally["charged"] += sum((2 + result.max_tokens) * 1000 for result in done)
+    tally["requests"] += len(done)
+
+
+def _deposit(chance: Any, tally: Counter[str], wallets: list[int], given: dict[str, Any], name: str) -> None:
+    ends = timezone.now() + timedelta(days=chance.randint(1, 3)) if chance.random() < 0.5 else None
+    quota.top_up(Wallet.objects.get(pk=chance.choice(wallets)), 5000, expires_at=ends)
+    tally["came in"] += 5000
+
+
+def _redeem(chance: Any, tally: Counter[str], wallets: list[int], given: dict[str, Any], name: str) -> None:
+    try:
+        credits.redeem(Wallet.objects.get(pk=chance.choice(wallets)).user, chance.choice(given["codes"]))
+    except credits.CodeRefused:
+        return
+    tally["came in"] += STORM_CODE
+
+
+def _sweep(chance: Any, tally: Counter[str], wallets: list[int], given: dict[str, Any], name: str) -> None:
+    later = timezone.now() + timedelta(days=chance.randint(0, 4))
+    credits.expire_lots(later, seconds=60)
+    tally["came in"] += STORM_ALLOWANCE * credits.give_allowances(later, seconds=60)
+    quota.release_dead_holds()
+
+
+STORM_BUDGET, STORM_ALLOWANCE, STORM_CODE = 900_000, 7_000, 3_000
+STORM = [_requests, _requests, _requests, _deposit, _redeem, _sweep]
+
+
+def settlement(request_id: str, wallet_id: int, answer: int = 4, key_id: int | None = None) -> Settlement:
     usage = UsageFigures(
         model_name="m",
         endpoint="chat.completions",
@@ -111,11 +203,33 @@ def settlement(request_id: str, wallet_id: int, answer: int = 4) -> Settlement:
         prompt_tokens=2,
         completion_tokens=answer,
     )
-    return Settlement(request_id, wallet_id, usage)
+    return Settlement(request_id, wallet_id, usage, key_id)
 
 
 def hold(wallet_id: int, name: str, count: int) -> None:
     quota.hold_many([HoldRequest(f"{name}-{number}", wallet_id, "m", 3, 5) for number in range(count)])
+
+
+def check_beside_a_writer(wallet_id: int, name: str) -> list[str]:
+    """What the proof names when a request is held and settled before each of its queries, by another connection."""
+    numbers = itertools.count()
+
+    def write() -> None:
+        try:
+            request_id = f"{name}-{next(numbers)}"
+            quota.hold(HoldRequest(request_id, wallet_id, "m", 3, 5))
+            quota.settle(settlement(request_id, wallet_id))
+        finally:
+            connection.close()
+
+    def after_a_write(execute: Any, *arguments: Any) -> Any:
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(write).result()
+        return execute(*arguments)
+
+    with connection.execute_wrapper(after_a_write):
+        problems = ledger_problems()
+    return [*problems, *([] if next(numbers) > 10 else ["nothing was written meanwhile"])]
 
 
 def state() -> dict[str, Any]:
@@ -124,6 +238,7 @@ def state() -> dict[str, Any]:
         "holds": Hold.objects.count(),
         "settled": LedgerEntry.objects.filter(kind="settle").count(),
         "usage": UsageRecord.objects.count(),
+        "expired": -(LedgerEntry.objects.filter(kind="expire").aggregate(sum=Sum("available_change"))["sum"] or 0),
         "wallets": {wallet.pk: [wallet.available, wallet.held] for wallet in Wallet.objects.all()},
     }
 
@@ -134,8 +249,13 @@ COMMANDS = {
     "grab": grab,
     "mix": mix,
     "same_request": same_request,
+    "same_top_up": same_top_up,
+    "machine": machine,
+    "make_storm": make_storm,
+    "storm": storm,
     "hold": hold,
     "release_dead_holds": quota.release_dead_holds,
+    "check_beside_a_writer": check_beside_a_writer,
     "state": state,
 }
 

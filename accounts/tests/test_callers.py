@@ -13,7 +13,7 @@ from django.db import connections
 from django.test import Client
 from rest_framework_simplejwt.tokens import AccessToken
 
-from accounts import callers, quota, services
+from accounts import callers, quota, remembered, services
 from accounts.callers import Caller, CsrfRefused, NotAuthenticated
 from accounts.models import User
 from accounts.tests.conftest import PASSWORD
@@ -25,13 +25,13 @@ pytestmark = pytest.mark.django_db(transaction=True)
 def reads(monkeypatch: pytest.MonkeyPatch):
     """The user ids that were asked from the database meanwhile."""
     asked: list[int] = []
-    read = callers._read_state
+    read = callers._read_user
 
     def noting(user_id: int):
         asked.append(user_id)
         return read(user_id)
 
-    monkeypatch.setattr(callers, "_read_state", noting)
+    monkeypatch.setattr(callers, "_read_user", noting)
     yield asked
 
 
@@ -128,19 +128,18 @@ async def test_a_role_and_an_unlimited_wallet_are_seen(admin: User) -> None:
 
 
 def test_what_is_remembered_is_bounded(monkeypatch) -> None:
-    monkeypatch.setattr(callers, "STATES_KEPT", 3)
-    states = callers._States()
+    monkeypatch.setattr(remembered, "STATES_KEPT", 3)
+    states: remembered.Remembered[int, str] = remembered.Remembered(60)
     for number in range(10):
-        caller = Caller(number, "", "user", 1, False, "")
-        states.put(callers._State(caller, True, "", "", time.monotonic()))
+        states.put(number, "known", time.monotonic())
     assert [number for number in range(10) if states.get(number)] == [7, 8, 9]
 
 
 async def test_the_database_is_asked_in_threads_of_our_own(user: User, monkeypatch) -> None:
     names: list[str] = []
-    read = callers._read_state
+    read = callers._read_user
     monkeypatch.setattr(
-        callers, "_read_state", lambda user_id: names.append(threading.current_thread().name) or read(user_id)
+        callers, "_read_user", lambda user_id: names.append(threading.current_thread().name) or read(user_id)
     )
     await callers.caller_from_bearer(await sync_to_async(services.console_token)(user))
     assert names[0].startswith("callers")

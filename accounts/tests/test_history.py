@@ -12,13 +12,15 @@ from django.test import AsyncClient
 from rest_framework.test import APIClient
 
 from accounts import quota, services
-from accounts.models import LedgerEntry, UsageRecord, User
+from accounts.models import ApiKey, Group, LedgerEntry, UsageRecord, User
 from accounts.quota import Settlement, UsageFigures
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
-def use(user: User, request_id: str, minutes: int = 0, model: str = "m", tokens: int = 3) -> None:
+def use(
+    user: User, request_id: str, minutes: int = 0, model: str = "m", tokens: int = 3, key_id: int | None = None
+) -> None:
     figures = UsageFigures(
         model_name=model,
         endpoint="chat.completions",
@@ -27,7 +29,7 @@ def use(user: User, request_id: str, minutes: int = 0, model: str = "m", tokens:
         completion_tokens=tokens,
         created_at=NOON + timedelta(minutes=minutes),
     )
-    quota.settle(Settlement(request_id, user.wallet.pk, figures))
+    quota.settle(Settlement(request_id, user.wallet.pk, figures, key_id))
 
 
 def ids(client: APIClient, url: str) -> list[str]:
@@ -45,6 +47,9 @@ class TestUsage:
             "request_id": "r1",
             "time": "2026-03-01T12:00:00Z",
             "user": "bob",
+            "key": None,
+            "key_name": "",
+            "group": None,
             "model": "m",
             "endpoint": "chat.completions",
             "source": "api",
@@ -79,6 +84,20 @@ class TestUsage:
         assert ids(client, "/api/v1/usage?model=a") == ["r3", "r1"]
         assert ids(client, "/api/v1/usage?since=2026-03-01T12:01:00Z&until=2026-03-01T12:03:00Z") == ["r2", "r1"]
 
+    def test_by_key_and_group_as_they_were_at_the_time(self, as_user, user: User) -> None:
+        key = ApiKey.objects.create(user=user, name="notebook", hash="h", prefix="sk-abcdef", last4="wxyz")
+        use(user, "r0")
+        user.group = Group.objects.create(name="Physics")
+        user.save()
+        use(user, "r1", 1, key_id=key.pk)
+        use(user, "r2", 2)
+        client = as_user(user)
+        assert ids(client, f"/api/v1/usage?key={key.pk}") == ["r1"]
+        assert ids(client, "/api/v1/usage?group=physics") == ["r2", "r1"]
+        row = client.get("/api/v1/usage").json()["results"][1]
+        named = {name: row[name] for name in ("key", "key_name", "group")}
+        assert named == {"key": key.pk, "key_name": "notebook", "group": "Physics"}
+
     def test_pages_neither_repeat_nor_miss_a_row_while_more_come_in(self, as_user, user: User) -> None:
         for number in range(7):
             use(user, f"r{number}", number // 3)  # several at the very same time
@@ -105,6 +124,12 @@ class TestUsage:
             "format=xml",
             "foo=1",
             "user=%00",
+            "key=x",
+            "key=0",
+            "group=",
+            "key=99999999999999999999",
+            "group=nothing",
+            "since=0001-01-01T00:00:00",
         ],
     )
     def test_a_query_that_is_not_understood(self, as_user, operator: User, query: str) -> None:
@@ -138,8 +163,9 @@ class TestUsage:
         assert [row["model"] for row in rows] == ["'=cmd()"] * 4 + ["m"]
 
     def test_queries_do_not_grow_with_the_rows(self, as_user, operator: User, django_assert_num_queries) -> None:
+        key = ApiKey.objects.create(user=operator, name="notebook", hash="h", prefix="sk-abcdef", last4="wxyz")
         for number in range(20):
-            use(operator, f"r{number}", number)
+            use(operator, f"r{number}", number, key_id=key.pk)
         client = as_user(operator)
         with django_assert_num_queries(2):
             client.get("/api/v1/usage")

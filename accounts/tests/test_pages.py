@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 from django.core.cache import cache
 from django.test import Client
 from django.utils import timezone
 
-from accounts import services
-from accounts.models import UsageRecord, User
-from accounts.usage_days import bars, usage_by_day
+from accounts import quota, services
+from accounts.models import User
+from accounts.quota import Settlement, UsageFigures
 
 PASSWORD = "plenty of rain today"
 
@@ -80,7 +80,7 @@ def test_next_leads_back(client, anna):
 
 
 def test_too_many_attempts_from_one_address(client, anna):
-    statuses = [log_in(client, "anna", "wrong").status_code for _ in range(31)]
+    statuses = [log_in(client, f"anna{number}", "wrong").status_code for number in range(31)]
     assert statuses[:30] == [200] * 30
     assert statuses[30] == 429
     refused = log_in(client, "anna")
@@ -177,20 +177,17 @@ def test_language_switch_leads_nowhere_else_and_takes_no_unknown_one(anna):
 
 
 # -- the account -------------------------------------------------------------------------------------------------------
-def use(user: User, number: int, **changes):
-    fields = {
-        "request_id": f"req-{number}",
-        "user": user,
-        "model_name": "m",
-        "endpoint": "chat.completions",
-        "status": 200,
-        "outcome": "completed",
-        "prompt_tokens": 10,
-        "completion_tokens": 5,
-        "cost": 15_000,
-        "created_at": timezone.now(),
-    }
-    return UsageRecord.objects.create(**{**fields, **changes})
+def use(user: User, number: int, at: datetime | None = None, prompt_tokens: int = 10) -> None:
+    figures = UsageFigures(
+        model_name="m",
+        endpoint="chat.completions",
+        status=200,
+        outcome="completed",
+        prompt_tokens=prompt_tokens,
+        completion_tokens=5,
+        created_at=at or timezone.now(),
+    )
+    quota.settle(Settlement(f"req-{number}", user.wallet.pk, figures))
 
 
 def test_account_page_shows_balance_and_own_use_only(anna):
@@ -198,14 +195,14 @@ def test_account_page_shows_balance_and_own_use_only(anna):
     use(anna, 1)
     use(ben, 2, prompt_tokens=70_000)
     page = logged_in(anna).get("/account")
-    assert page.context["used_tokens"] == 15
+    assert page.context["usage"].tokens == 15
     assert page.context["used_credits"] == "0.015"
     assert "70,0" not in page.content.decode()
 
 
 def test_account_page_asks_the_database_as_often_for_many_records(anna, django_assert_max_num_queries):
     for number in range(50):
-        use(anna, number, created_at=timezone.now() - timedelta(hours=number * 7))
+        use(anna, number, timezone.now() - timedelta(hours=number * 7))
     client = logged_in(anna)
     with django_assert_max_num_queries(6):
         assert client.get("/account").status_code == 200
@@ -227,24 +224,6 @@ def test_token_of_the_account_page_opens_the_api(anna):
     assert page.headers["Cache-Control"] == "no-store"
     me = Client().get("/api/v1/auth/me", HTTP_AUTHORIZATION=f"Bearer {token}")
     assert me.status_code == 200
-
-
-def test_days_are_the_readers_days(anna):
-    midnight_in_shanghai = timezone.now().replace(hour=16, minute=30) - timedelta(days=3)
-    use(anna, 1, created_at=midnight_in_shanghai)
-    with timezone.override("Asia/Shanghai"):
-        used = [day.day for day in usage_by_day(anna.pk) if day.tokens]
-    assert used == [(midnight_in_shanghai + timedelta(days=1)).date()]
-
-
-def test_chart_shows_any_use_and_scales_to_the_highest(anna):
-    use(anna, 1, prompt_tokens=100_000)
-    use(anna, 2, prompt_tokens=1, completion_tokens=0, created_at=timezone.now() - timedelta(days=2))
-    heights = [bar.height for bar in bars(usage_by_day(anna.pk))]
-    assert len(heights) == 30
-    assert heights[-1] == 120
-    assert heights[-3] == 2
-    assert heights[0] == 0
 
 
 @pytest.mark.django_db

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from django.db import IntegrityError, connection, transaction
+from django.db.models import QuerySet
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
 from accounts import quota
 from accounts.ledger_checks import ledger_problems
@@ -200,6 +202,19 @@ def test_only_the_holds_of_processes_that_are_gone_are_released(wallet: Wallet) 
     assert balance(wallet) == (START - 4 * PRICE, 4 * PRICE)
 
 
+def test_a_hold_of_another_machine_is_given_back_after_a_day(wallet: Wallet) -> None:
+    """Or of this one, which was called otherwise then: a container has a new name at each start."""
+    quota.hold_many([asked(f"r{number}", wallet, prompt=1, most=1) for number in range(3)])
+    Hold.objects.exclude(request_id="r2").update(owner="elsewhere:1:1.00")
+    Hold.objects.exclude(request_id="r1").update(created_at=timezone.now() - timedelta(days=1, minutes=1))
+    assert quota.release_dead_holds() == 1
+    assert sorted(Hold.objects.values_list("request_id", flat=True)) == ["r1", "r2"], (
+        "a young one, and one whose process lives"
+    )
+    quota.settle(used("r0", wallet, 5))
+    assert balance(wallet) == (START - 4 * PRICE - 5 * PRICE, 4 * PRICE), "what it did use is charged all the same"
+
+
 def test_more_dead_holds_than_are_released_at_once(wallet: Wallet, monkeypatch) -> None:
     monkeypatch.setattr(quota, "RELEASED_AT_ONCE", 3)
     quota.hold_many([asked(f"r{number}", wallet, prompt=1, most=1) for number in range(8)])
@@ -219,8 +234,9 @@ def test_a_batch_takes_the_same_few_queries_whatever_its_size(size: int, wallet:
         quota.settle_many([used(request_id, mine[request_id], 1) for request_id in ids])
     with CaptureQueriesContext(connection) as repeating:
         quota.settle_many([used(request_id, mine[request_id], 1) for request_id in ids])
-    # two savepoint statements each; the rest: lock, entries, (holds, delete,) wallets, entries, holds or usage
-    assert [len(run) - 2 for run in (holding, settling, repeating)] == [5, 7, 3]
+    # two savepoint statements each; the rest: lock, entries, (holds, delete,) wallets, entries, holds or
+    # usage and (read, write) its sum by the hour
+    assert [len(run) - 2 for run in (holding, settling, repeating)] == [5, 9, 3]
 
 
 def test_a_settlement_the_database_refuses_does_not_spoil_the_others(wallet: Wallet) -> None:
@@ -310,11 +326,58 @@ class TestTheProofFindsEveryBreak:
         Hold.objects.update(amount=1)
 
     def test_an_entry_that_vanished(self) -> None:
-        LedgerEntry.objects.filter(kind="settle").delete()
+        QuerySet(LedgerEntry).filter(kind="settle").delete()  # what the table itself refuses
+
+    def test_a_release_after_the_settlement(self, wallet: Wallet) -> None:
+        """Even one that moves nothing: of a request that was settled nothing is left to be released."""
+        LedgerEntry.objects.create(wallet=wallet, kind="release", request_id="done")
+
+    def test_a_release_of_another_amount(self, wallet: Wallet) -> None:
+        quota.hold(asked("r3", wallet))
+        quota.release_many(["r3"])
+        quota.settle(used("r3", wallet))
+        QuerySet(LedgerEntry).filter(kind="release").update(available_change=1, held_change=-1)
+        settled = QuerySet(LedgerEntry).filter(kind="settle", request_id="r3")
+        settled.update(available_change=30 * PRICE - 1, held_change=1 - 30 * PRICE)
+
+    def test_a_settlement_after_the_release_that_takes_from_what_is_held(self, wallet: Wallet) -> None:
+        quota.hold(asked("r3", wallet))
+        quota.release_many(["r3"])
+        quota.settle(used("r3", wallet, 5))
+        QuerySet(LedgerEntry).filter(kind="settle", request_id="r3").update(
+            available_change=5 * PRICE, held_change=-10 * PRICE
+        )
+        LedgerEntry.objects.create(wallet=wallet, kind="adjust", available_change=-10 * PRICE, held_change=10 * PRICE)
+
+    def test_a_hold_that_holds_more_than_it_takes(self, wallet: Wallet) -> None:
+        QuerySet(LedgerEntry).filter(kind="hold", request_id="open").update(available_change=-1)
+        LedgerEntry.objects.create(wallet=wallet, kind="adjust", available_change=1 - 30 * PRICE)
+
+    def test_a_settlement_from_another_balance_than_the_holds(self, wallet: Wallet, make_user) -> None:
+        other = make_user().wallet
+        quota.hold(asked("r3", wallet))
+        quota.release_many(["r3"])
+        quota.settle(used("r3", other))
 
     def test_a_usage_record_with_another_cost(self) -> None:
         UsageRecord.objects.update(cost=1)
 
     def test_a_settlement_whose_cost_is_not_what_was_charged(self) -> None:
-        LedgerEntry.objects.filter(kind="settle").update(cost=1)
+        QuerySet(LedgerEntry).filter(kind="settle").update(cost=1)
         UsageRecord.objects.update(cost=1)
+
+
+@pytest.mark.django_db
+def test_entries_are_only_ever_added(wallet: Wallet) -> None:
+    entry = LedgerEntry.objects.get()
+    entry.cost = 5
+    for attempt in (
+        entry.save,
+        entry.delete,
+        lambda: LedgerEntry.objects.update(cost=5),
+        lambda: LedgerEntry.objects.filter(pk=entry.pk).delete(),
+        lambda: LedgerEntry.objects.bulk_update([entry], ["cost"]),
+    ):
+        with pytest.raises(TypeError):
+            attempt()
+    assert LedgerEntry.objects.get().cost == 0

@@ -7,30 +7,20 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.postgres_server import PROGRAMS, running_postgres
+
 ROOT = Path(__file__).resolve().parents[2]
 PROCESSES = 3
 PRICE = 1000
-
-
-def _postgres_programs() -> Path | None:
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    initdb = found[-1] if found else shutil.which("initdb")
-    return Path(initdb).resolve().parent if initdb else None
-
-
-POSTGRES = _postgres_programs()
-DATABASES = ["sqlite", "postgresql"] if POSTGRES else ["sqlite"]
+DATABASES = ["sqlite", "postgresql"] if PROGRAMS else ["sqlite"]
 pytestmark = pytest.mark.e2e
 
 
@@ -92,13 +82,8 @@ def database_url(request: pytest.FixtureRequest) -> Iterator[str]:
     if request.param == "sqlite":
         yield "sqlite3://./llm.db"
         return
-    with tempfile.TemporaryDirectory(prefix="pg-") as folder:
-        port = _free_port()
-        _start_postgres(Path(folder), port)
-        try:
-            yield f"postgres://llm@127.0.0.1:{port}/postgres"
-        finally:
-            _postgres("pg_ctl", "stop", "-D", f"{folder}/data", "-m", "immediate", "-w")
+    with running_postgres() as server:
+        yield server.url
 
 
 @pytest.fixture(scope="module")
@@ -108,29 +93,6 @@ def workers(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iter
         yield started
     finally:
         started.stop()
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
-def _start_postgres(folder: Path, port: int) -> None:
-    if os.getuid() == 0:
-        shutil.chown(folder, "postgres")
-    _postgres("initdb", "-D", f"{folder}/data", "-U", "llm", "-A", "trust", "-N", "-E", "UTF8")
-    options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={folder} -c fsync=off"
-    _postgres("pg_ctl", "start", "-D", f"{folder}/data", "-o", options, "-l", f"{folder}/log", "-w")
-
-
-def _postgres(program: str, *arguments: str) -> None:
-    """Its server refuses to run as root."""
-    assert POSTGRES
-    as_postgres = ["runuser", "-u", "postgres", "--"] if os.getuid() == 0 else []
-    subprocess.run(
-        [*as_postgres, str(POSTGRES / program), *arguments], check=True, cwd="/", timeout=60, stdout=subprocess.DEVNULL
-    )
 
 
 def test_a_balance_worth_ten_lets_exactly_ten_of_many_through(workers: Workers) -> None:
@@ -155,12 +117,52 @@ def test_a_mix_of_everything_over_shared_wallets_adds_up(workers: Workers) -> No
     assert left == (5 * 400 - tokens) * PRICE
 
 
+def test_a_storm_of_everything_from_several_processes_adds_up_to_the_micro_credit(workers: Workers) -> None:
+    wallets = workers.ask("make_wallets", 4, 300)
+    given = workers.ask("make_storm", wallets, 12)
+    before = workers.ask("state")
+    tallies = workers.together(lambda number: ("storm", wallets, given, f"storm-{number}", 25))
+    came_in, charged, requests = (
+        sum(tally.get(name, 0) for tally in tallies) for name in ("came in", "charged", "requests")
+    )
+    state = workers.ask("state")
+    assert state["problems"] == []
+    assert state["settled"] - before["settled"] == requests > 100
+
+    def money(of: dict[str, Any]) -> int:
+        return sum(sum(of["wallets"][str(wallet)]) for wallet in wallets)
+
+    # Holds and allowances, too, take what is over: only the ledger knows all of it.
+    expired = state["expired"] - before["expired"]
+    assert money(state) == money(before) + came_in - expired - charged
+
+
+def test_the_proof_finds_nothing_and_stops_nobody_while_others_work(workers: Workers) -> None:
+    [wallet] = workers.ask("make_wallets", 1, 1000)
+    assert workers.ask("check_beside_a_writer", wallet, "beside") == []
+
+
 def test_the_same_requests_from_everywhere_are_charged_once(workers: Workers) -> None:
     [wallet] = workers.ask("make_wallets", 1, 1000)
     workers.together(lambda number: ("same_request", wallet, "same", 20))
     state = workers.ask("state")
     assert state["problems"] == []
     assert state["wallets"][str(wallet)] == [1000 * PRICE - 20 * 6 * PRICE, 0]
+
+
+def test_the_same_top_up_from_everywhere_comes_once(workers: Workers) -> None:
+    [wallet] = workers.ask("make_wallets", 1, 1)
+    workers.together(lambda number: ("same_top_up", wallet, "once", 10))
+    state = workers.ask("state")
+    assert state["problems"] == []
+    assert state["wallets"][str(wallet)] == [11 * PRICE, 0]
+
+
+@pytest.mark.timeout(600)  # some fifteen thousand queries
+@pytest.mark.parametrize("database_url", DATABASES[1:], indirect=True)  # on SQLite: test_ledger_machine
+def test_no_sequence_of_events_breaks_the_ledger_on_postgresql_either(workers: Workers) -> None:
+    process = workers.start()
+    result_of(tell(process, "machine"))
 
 
 def test_the_holds_of_a_killed_process_come_back(workers: Workers) -> None:

@@ -111,7 +111,7 @@ async def engine(monkeypatch):
     fake = FakeEngine()
     monkeypatch.setattr(generation, "infer", fake)
     monkeypatch.setattr(generation, "SAVE_EVERY", 0.05)
-    callers._states._states.clear()
+    callers.forget_everything()
     yield fake
     for message in list(generations._running):
         generations.stop(message)

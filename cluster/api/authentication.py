@@ -1,4 +1,4 @@
-"""Machines prove who they are with CLUSTER_TOKEN; people as everywhere else."""
+"""Machines prove who they are with CLUSTER_TOKEN, read as every credential is; people as everywhere else."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import hmac
 from typing import cast
 
 from django.conf import settings
-from rest_framework.authentication import BaseAuthentication, get_authorization_header
+from rest_framework.authentication import BaseAuthentication
+from rest_framework.exceptions import AuthenticationFailed
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 from rest_framework.settings import api_settings
 from rest_framework.views import APIView
 
+from llmplatform.lib import credentials
 from llmplatform.lib.api.permissions import IsOperator
 
 
@@ -28,11 +30,17 @@ class ClusterTokenAuthentication(BaseAuthentication):
     """Stands before the others: another token is theirs to judge."""
 
     def authenticate(self, request: Request) -> tuple[Machine, str] | None:
-        scheme, _space, token = get_authorization_header(request).partition(b" ")
-        expected = settings.CLUSTER_TOKEN.encode()
-        if scheme.lower() == b"bearer" and expected and hmac.compare_digest(token.strip(), expected):
-            return Machine(), "cluster"
-        return None
+        try:
+            token = credentials.token_of_request(request._request)
+        except credentials.NotAuthenticated as error:
+            raise AuthenticationFailed from error
+        expected = settings.CLUSTER_TOKEN
+        if not token or not expected or not hmac.compare_digest(token.encode(), expected.encode()):
+            return None
+        browser = getattr(request._request, "user", None)
+        if browser is not None and browser.is_authenticated:
+            raise AuthenticationFailed  # a machine has no session: this is somebody else's
+        return Machine(), "cluster"
 
     def authenticate_header(self, request: Request) -> str:
         return 'Bearer realm="api"'

@@ -35,7 +35,7 @@ class LogsView(APIView):
         parameters=[LogQuerySerializer],
         responses={
             (200, "application/json"): LogAnswerSerializer,
-            (200, "text/event-stream"): OpenApiTypes.STR,
+            (200, "text/event-stream"): OpenApiTypes.ANY,
         },
     )
     def get(self, request: Request) -> HttpResponseBase:

@@ -16,14 +16,14 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from cluster import addresses, live, system
+from cluster import live, system
 from cluster.api.nodes import stats
+from llmplatform.lib import networks
 from llmplatform.lib.api.negotiation import FirstRenderer
 from llmplatform.lib.api.permissions import IsOperator
+from llmplatform.lib.proxies import UNKNOWN_PROXY
 
 TAG = ["monitoring"]
-# A request with one of these came through a proxy: the address we see is the proxy's, and proves nothing.
-FORWARDED = ("HTTP_X_FORWARDED_FOR", "HTTP_FORWARDED", "HTTP_X_REAL_IP")
 
 
 class PrometheusRenderer(BaseRenderer):
@@ -39,12 +39,15 @@ class PrometheusRenderer(BaseRenderer):
 
 
 class MayReadMetrics(IsOperator):
-    """Operators, and whoever calls directly from an address in METRICS_ALLOW. A header can take this right, never give it."""
+    """Operators, and whoever calls from an address in METRICS_ALLOW, directly or through one of TRUSTED_PROXIES.
+
+    A header can take this right, never give it: of a proxy nobody has named, the address we see is its own.
+    """
 
     def has_permission(self, request: Request, view: APIView) -> bool:
-        direct = not any(name in request.META for name in FORWARDED)
+        direct = UNKNOWN_PROXY not in getattr(request._request, "scope", {})
         address = str(request.META.get("REMOTE_ADDR", ""))
-        if direct and addresses.is_within(address, settings.METRICS_ALLOW):
+        if direct and networks.is_within(address, settings.METRICS_ALLOW):
             return True
         return super().has_permission(request, view)
 

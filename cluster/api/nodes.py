@@ -41,6 +41,8 @@ def stats() -> dict[str, Any]:
 
 
 class StatsView(APIView):
+    key_scopes = {"GET": "models:read"}
+
     @extend_schema(tags=TAG, summary="The service in numbers", responses=StatsSerializer)
     def get(self, request: Request) -> Response:
         return Response(stats())

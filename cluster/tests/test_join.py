@@ -7,6 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from cluster import addresses, probe, services
+from cluster.checks import cluster_token
 from cluster.models import Node
 from tests.api_callers import assert_error, client_of, forbidden_below
 
@@ -90,6 +91,27 @@ def test_another_token_is_refused(wrong):
 def test_no_token_set_means_nobody_has_it(settings):
     settings.CLUSTER_TOKEN = ""
     assert client_of("anyone", HTTP_AUTHORIZATION="Bearer ").post(URL, body(1), format="json").status_code == 401
+
+
+def test_the_token_beside_another_credential_is_refused(settings, admin_user):
+    """Who it is stays open: as everywhere else."""
+    both = {"Authorization": f"Bearer {TOKEN}", "x-api-key": "sk-" + "x" * 43}
+    heartbeat = {"id": "worker-1", "system": {}}
+    for headers, status in ((both, 401), ({**both, "x-api-key": TOKEN}, 404), ({"x-api-key": TOKEN}, 404)):
+        for path, sent in ((URL, body(9)), (URL.replace("join", "heartbeat"), heartbeat)):
+            answer = client_of("anyone").post(path, sent, format="json", headers=headers)
+            assert answer.status_code == (status if status == 401 or path != URL else 400), (path, headers)
+    browser = client_of("anyone")
+    browser.force_login(admin_user)
+    assert browser.post(URL, body(9), format="json", headers={"Authorization": f"Bearer {TOKEN}"}).status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("token", "problems"), [("", 0), (TOKEN, 0), ("two words of it", 1), ("a,b", 1), ("schlüssel", 1)]
+)
+def test_a_token_that_no_header_can_hold_is_told_at_start(settings, token, problems):
+    settings.CLUSTER_TOKEN = token
+    assert len(cluster_token(None)) == problems
 
 
 def test_a_token_opens_nothing_else():

@@ -3,11 +3,15 @@ from __future__ import annotations
 import json
 import os
 
+import httpx
 import psutil
 import pytest
+from django.core.asgi import get_asgi_application
 
 from cluster import live, system
 from cluster.checks import metrics_allow
+from llmplatform.lib import process_identity
+from llmplatform.lib.proxies import BehindProxies, parse_networks
 from tests.api_callers import client_of, forbidden_below, statuses
 
 pytestmark = pytest.mark.django_db
@@ -22,7 +26,7 @@ def test_only_operators(url):
 def test_system_tells_this_machine_and_our_processes(settings, tmp_path, monkeypatch):
     settings.RUN_DIR = tmp_path
     parent = psutil.Process(os.getpid())
-    engine = {"name": "tiny/1", "pid": os.getppid(), "started": psutil.Process(os.getppid()).create_time()}
+    engine = {"name": "tiny/1", "pid": os.getppid(), "started": process_identity.started_at(os.getppid())}
     gone = {"name": "tiny/2", "pid": os.getppid(), "started": engine["started"] - 100}
     monkeypatch.setitem(live._sources, "engines", lambda: {"processes": [engine, gone]})
     (tmp_path / "serve.json").write_text(json.dumps({"pid": parent.pid}))
@@ -96,12 +100,25 @@ def test_metrics_by_address(settings, address, allowed, status):
     assert client_of("anyone").get(METRICS, REMOTE_ADDR=address).status_code == status
 
 
-@pytest.mark.parametrize("header", ["HTTP_X_FORWARDED_FOR", "HTTP_X_REAL_IP", "HTTP_FORWARDED"])
-def test_a_header_gives_no_right_and_a_proxy_here_opens_nothing(settings, header):
+@pytest.mark.parametrize(
+    ("peer", "header", "value", "status"),
+    [
+        ("203.0.113.9", "X-Forwarded-For", "127.0.0.1", 401),  # a header gives no right
+        ("127.0.0.1", "X-Forwarded-For", "203.0.113.9", 401),  # and a proxy here that nobody named opens nothing
+        ("127.0.0.1", "X-Forwarded-For", "127.0.0.1", 401),
+        ("127.0.0.1", "X-Real-IP", "127.0.0.1", 401),
+        ("127.0.0.1", "Forwarded", "for=127.0.0.1", 401),
+        ("10.0.0.1", "X-Forwarded-For", "127.0.0.1", 200),  # a named one is believed
+        ("10.0.0.1", "X-Forwarded-For", "203.0.113.9", 401),
+    ],
+)
+@pytest.mark.django_db(transaction=True)
+async def test_metrics_through_a_proxy(settings, peer, header, value, status):
     settings.METRICS_ALLOW = ["127.0.0.1"]
-    client = client_of("anyone")
-    assert client.get(METRICS, REMOTE_ADDR="203.0.113.9", **{header: "127.0.0.1"}).status_code == 401
-    assert client.get(METRICS, REMOTE_ADDR="127.0.0.1", **{header: "203.0.113.9"}).status_code == 401
+    application = BehindProxies(get_asgi_application(), parse_networks("", ["10.0.0.1"]))
+    transport = httpx.ASGITransport(app=application, client=(peer, 40000))
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        assert (await client.get(METRICS, headers={header: value})).status_code == status
 
 
 def test_metrics_for_operators_from_anywhere(settings):

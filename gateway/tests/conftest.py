@@ -42,6 +42,7 @@ ModelConfig.objects.create(name="hidden", file="none.gguf", active=False)
 print(json.dumps(tokens))
 """
 QUEUE_LENGTH = 16
+CONTEXT = 2048  # of each slot, as in SETUP
 RICH = 10**12
 POOR = 90_000  # at the default price of 1000: 90 tokens
 
@@ -72,7 +73,7 @@ class StandIn:
 
     def start(self) -> StandIn:
         command = [sys.executable, str(STANDIN), "--port", str(self.port), "-np", str(self.slots), *self.options]
-        context = ["-c", str(2048 * self.slots)]
+        context = ["-c", str(CONTEXT * self.slots)]
         self.process = subprocess.Popen([*command, *context], stderr=subprocess.DEVNULL)
         until(self.answers)
         return self
@@ -133,7 +134,7 @@ class Service:
         return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
 
 
-def _python(home: Path, *arguments: str) -> str:
+def python_in(home: Path, *arguments: str) -> str:
     env = {
         **os.environ,
         "LLM_HOME": str(home),
@@ -162,9 +163,9 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     models["twins"] = [replica("first"), replica("second")]
     models["coming"] = [{"state": "loading"}]
     models["broken"] = [{"state": "failed"}]
-    users = {"ann": RICH, "bob": RICH, "poor": POOR, "scarce": 120_000}
-    _python(home, "manage.py", "migrate", "-v0")
-    tokens = json.loads(_python(home, "-c", SETUP, json.dumps({"users": users, "models": models})))
+    users = {"ann": RICH, "bob": RICH, "poor": POOR, "scarce": 120_000, "scanty": 120_000, "modest": 160_000}
+    python_in(home, "manage.py", "migrate", "-v0")
+    tokens = json.loads(python_in(home, "-c", SETUP, json.dumps({"users": users, "models": models})))
     env = {**os.environ, "LLM_HOME": str(home)}
     with contextlib.ExitStack() as stack:
         for standin in standins.values():
@@ -184,18 +185,51 @@ def _reachable(service: Service) -> bool:
     return False
 
 
+@dataclass
+class Web:
+    url: str
+    process: subprocess.Popen
+
+
+@contextlib.contextmanager
+def web(home: Path, name: str, **environment: str) -> Iterator[Web]:
+    """One more web server on the same database."""
+    port = free_port()
+    env = {**os.environ, "LLM_HOME": str(home), "SERVER_PORT": str(port), **environment}
+    with (home / f"{name}.log").open("wb") as log:
+        process = subprocess.Popen([sys.executable, "manage.py", "web"], cwd=ROOT, env=env, stdout=log, stderr=log)
+    try:
+        url = f"http://127.0.0.1:{port}"
+        until(lambda: _is_up(url), 60)
+        yield Web(url, process)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+
+
+def _is_up(url: str) -> bool:
+    with contextlib.suppress(httpx.HTTPError):
+        return httpx.get(f"{url}/healthz").status_code == 200
+    return False
+
+
 QUIET = {
     "generate": "ok",
     "error_status": None,
     "error_times": None,
     "cut_after": None,
+    "error_after": None,
     "silent_after": None,
     "progress": None,
     "pings": None,
     "cut_in_prompt": None,
+    "error_in_prompt": None,
+    "after_finish": None,
     "first_token_seconds": 0,
     "token_seconds": 0,
     "chunks": None,
+    "cached": None,
+    "journal": None,
     "answer": None,
 }
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from dataclasses import replace
 
 import pytest
-from django.db import DatabaseError, OperationalError, ProgrammingError
+from django.db import DatabaseError, InternalError, OperationalError, ProgrammingError
 
 from accounts.quota import Held, HoldRequest, InsufficientQuota
 from gateway import billing as module
@@ -35,6 +36,9 @@ class Ledger:
 
     def settle_many(self, settlements) -> None:
         self.settled.append(list(settlements))
+
+    def note_of(self, settlement, *, is_final: bool) -> list:
+        return [is_final, settlement]
 
     def release_many(self, ids) -> int:
         self.released.extend(ids)
@@ -74,6 +78,22 @@ async def test_a_refusal_concerns_one_request_only(ledger: Ledger) -> None:
 
 
 async def test_who_leaves_before_the_money_is_held_gets_it_back(ledger: Ledger) -> None:
+    billing = Billing()
+    ledger.gate.clear()
+    task = asyncio.create_task(billing.hold(asked("gone")))
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait({task})
+    ledger.gate.set()
+    await asyncio.to_thread(until, lambda: ledger.released == ["gone"])
+
+
+async def test_who_leaves_before_a_budget_alone_is_held_gets_it_back(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An unlimited account: nothing of its wallet is held."""
+    hold_many = ledger.hold_many
+    monkeypatch.setattr(ledger, "hold_many", lambda asked: [replace(held, amount=0) for held in hold_many(asked)])
     billing = Billing()
     ledger.gate.clear()
     task = asyncio.create_task(billing.hold(asked("gone")))
@@ -148,10 +168,10 @@ async def test_whoever_can_pay_does_not_wait_for_others_settlements(
 
 
 @pytest.mark.parametrize(
-    ("failure", "settled"), [(OperationalError("away"), ["1", "2", "3"]), (ProgrammingError("no such table"), [])]
+    "failure", [OperationalError("away"), InternalError("read-only transaction"), ProgrammingError("no such table")]
 )
-async def test_settlements_wait_for_a_database_that_is_away_and_for_no_other_fault(
-    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, failure: DatabaseError, settled: list[str]
+async def test_settlements_wait_for_a_database_that_does_not_take_them(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, failure: DatabaseError
 ) -> None:
     failures = iter([failure] * 3)
     written: list[str] = []
@@ -166,7 +186,49 @@ async def test_settlements_wait_for_a_database_that_is_away_and_for_no_other_fau
     for name in ("1", "2", "3"):
         billing.settle(name)  # type: ignore[arg-type]
     assert await asyncio.to_thread(billing.wait_until_idle, 5)
-    assert written == settled
+    assert written == ["1", "2", "3"]
+    assert [bool(record.exc_info) for record in caplog.records] == [True, False, False]
+
+
+async def test_a_settlement_that_breaks_the_ledger_keeps_nobody_waiting(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No fault of the database: trying again would not help it, and everybody else would wait."""
+    written: list[str] = []
+
+    def settle_many(settlements) -> None:
+        if "bad" in settlements:
+            raise KeyError("unexpected")
+        written.extend(settlements)
+
+    monkeypatch.setattr(ledger, "settle_many", settle_many)
+    billing = Billing()
+    for name in ("1", "bad", "3"):
+        billing.settle(name)  # type: ignore[arg-type]
+    assert await asyncio.to_thread(billing.wait_until_idle, 5)
+    assert written == ["1", "3"]
+    assert "'bad'" in caplog.text
+
+
+async def test_whatever_fails_nobody_waits_for_ever_and_the_next_are_served(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    billing = Billing()
+    settle, failures = billing._settle, iter([MemoryError()])
+
+    def fail_once(*arguments, **options) -> bool:
+        if (now := next(failures, None)) is not None:
+            raise now
+        return settle(*arguments, **options)
+
+    monkeypatch.setattr(billing, "_settle", fail_once)
+    billing.settle("1")  # type: ignore[arg-type]
+    with pytest.raises(GatewayError) as caught:
+        await asyncio.wait_for(billing.hold(asked("unlucky", 5000)), 5)
+    assert (caught.value.status, caught.value.code) == (503, "service_unavailable")
+    assert (await billing.hold(asked("next"))).request_id == "next"
+    assert await asyncio.to_thread(billing.wait_until_idle, 5)
+    assert ledger.settled == [["1"]]
 
 
 async def test_releases_wait_for_a_database_that_is_away(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:

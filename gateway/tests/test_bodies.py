@@ -63,6 +63,8 @@ def test_what_is_refused_is_named(body: dict, param: str) -> None:
         b'{"a": NaN}',
         b'{"a": -Infinity}',
         b"[" * 100_000,
+        b'{"a": ' + b"[" * 100 + b"]" * 100 + b"}",
+        b'{"a": [' + b"[]," * 200_000 + b"[]]}",
         b'{"a": ' + b"9" * 5000 + b"}",
     ],
 )
@@ -124,6 +126,29 @@ def test_several_prompts_and_answers_multiply() -> None:
     assert bodies.check(endpoint, {"model": "m", "prompt": [1, 2, 3]}).answers == 1
     with pytest.raises(GatewayError):
         bodies.check(endpoint, {"model": "m", "prompt": ["a"] * 1000})
+
+
+@pytest.mark.parametrize("parts", [1, 3, 500])
+@pytest.mark.parametrize(
+    ("name", "field"), [("completions", "prompt"), ("embeddings", "input"), ("rerank", "documents")]
+)
+def test_each_of_several_texts_may_fill_the_context(name: str, field: str, parts: int) -> None:
+    if name == "completions":
+        parts = min(parts, bodies.MAX_PROMPTS)
+    plan = bodies.check(ENDPOINTS[name], {"model": "m", "query": "q", field: ["x" * 5000] * parts})
+    assert (plan.prompts, plan.answers) == (parts, parts if name == "completions" else 1)
+    assert plan.prompt_bound > 5000 * parts
+    assert plan.most_read(1000) == 1024 * parts
+    assert plan.most_read(None) == plan.most_read(10**6) == plan.prompt_bound
+
+
+def test_a_query_counts_with_each_document_and_a_text_that_is_embedded_once() -> None:
+    rerank = bodies.check(ENDPOINTS["rerank"], {"model": "m", "query": "q" * 1000, "documents": ["d"] * 20})
+    assert 20_000 < rerank.prompt_bound < 20 * (1000 + 200)
+    texts = bodies.check(ENDPOINTS["embeddings"], {"model": "m", "input": ["d" * 100] * 20})
+    assert 2000 < texts.prompt_bound < 20 * (100 + 20)
+    tokens = bodies.check(ENDPOINTS["embeddings"], {"model": "m", "input": [[1] * 100, [2] * 50]})
+    assert (tokens.prompts, tokens.prompt_bound >= 150) == (2, True)
 
 
 @pytest.mark.parametrize(

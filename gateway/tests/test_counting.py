@@ -14,8 +14,9 @@ from gateway.usage import TokenCount
 class Exchange:
     """As much of one as counting looks at."""
 
-    def __init__(self) -> None:
+    def __init__(self, held: int = 400) -> None:
         self.plan = SimpleNamespace(prompt_bound=400)
+        self.prompt_bound = held
         self.request = SimpleNamespace(request_id="req-1")
         self.settled: list[tuple[str, int, int, int]] = []
 
@@ -28,12 +29,16 @@ async def never() -> TokenCount:
     raise AssertionError
 
 
-async def test_the_process_ends_before_the_count_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("held", "charged"), [(400, 100), (64, 64)])
+async def test_the_process_ends_before_the_count_is_known(
+    monkeypatch: pytest.MonkeyPatch, held: int, charged: int
+) -> None:
+    """An estimate, and never more than was held for the prompt."""
     monkeypatch.setattr(counting.billing, "before_exit", None)
-    exchange = Exchange()
+    exchange = Exchange(held)
     counting.later(exchange, never(), "cancelled", delivered=7)
     counting.billing.before_exit()
-    assert exchange.settled == [("cancelled", 499, 100, 7)]
+    assert exchange.settled == [("cancelled", 499, charged, 7)]
 
 
 async def test_the_count_fails(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -145,10 +145,11 @@ def test_an_empty_balance_is_a_rate_limit_error(service: Service) -> None:
     assert service.wallet("poor")["available"] == POOR
 
 
-def test_the_answer_is_cut_to_what_the_balance_affords(service: Service) -> None:
+@pytest.mark.parametrize(("user", "asked"), [("scarce", {"max_tokens": 60}), ("scanty", {})])
+def test_the_answer_is_cut_to_what_the_balance_affords(service: Service, user: str, asked: dict) -> None:
     """120 tokens: less 80 for the template, 12 for the message and some for its text."""
-    raw = client_of(service, "scarce").chat.completions.with_raw_response.create(
-        model="alpha", messages=[{"role": "user", "content": "x"}], max_tokens=60
+    raw = client_of(service, user).chat.completions.with_raw_response.create(
+        model="alpha", messages=[{"role": "user", "content": "x"}], **asked
     )
     limit = int(raw.headers["x-max-tokens"])
     assert 0 < limit < 28
@@ -285,10 +286,11 @@ def text_of(events: list[dict]) -> str:
     return "".join(choice["delta"].get("content") or "" for event in events for choice in event["choices"])
 
 
-def test_another_replica_answers_when_one_fails_while_it_reads_the_prompt(service: Service) -> None:
+@pytest.mark.parametrize("how", ["cut_in_prompt", "error_in_prompt"])
+def test_another_replica_answers_when_one_fails_while_it_reads_the_prompt(service: Service, how: str) -> None:
     for name in ("first", "second"):
         service.standins[name].tell(progress=4, first_token_seconds=0.1)
-    service.standins["first"].tell(cut_in_prompt=2)
+    service.standins["first"].tell(**{how: 2})
     wholes = []
     for _ in range(4):
         request_id, events = stream_with_progress(service, "twins")

@@ -16,9 +16,11 @@ from django.utils.translation import ngettext
 from accounts.models import UsageRecord, User
 from cluster import selectors as cluster_selectors
 from cluster.system import system_figures
-from llmplatform.console import chart, traffic, verdict
+from llmplatform.console import traffic, verdict
 from llmplatform.console.runtime import gateway_now, supervisor_alive
+from llmplatform.lib import chart
 from llmplatform.lib.console import formats
+from llmplatform.lib.console.admin import is_administrator
 from models_app.admin_views import ready_text, state_badge, why_not
 from models_app.models import ModelConfig
 from models_app.selectors import model_state
@@ -37,7 +39,7 @@ class Card:
     quiet: bool = False  # the value says that there is nothing
 
 
-def _facts(models: list[ModelConfig], system: dict[str, Any]) -> verdict.Facts:
+def _facts(request: HttpRequest, models: list[ModelConfig], system: dict[str, Any]) -> verdict.Facts:
     return verdict.Facts(
         supervisor_alive=supervisor_alive(),
         models=[_model_fact(model) for model in models],
@@ -49,6 +51,7 @@ def _facts(models: list[ModelConfig], system: dict[str, Any]) -> verdict.Facts:
         unchanged_passwords=list(
             User.objects.filter(is_superuser=True, must_change_password=True).values_list("username", flat=True)
         ),
+        people_waiting=User.objects.filter(waiting=True).count() if is_administrator(request) else 0,
     )
 
 
@@ -176,13 +179,13 @@ def _failures(now: datetime) -> list[dict[str, Any]]:
     ]
 
 
-def overview() -> dict[str, Any]:
+def overview(request: HttpRequest) -> dict[str, Any]:
     now = timezone.now()
     models = list(ModelConfig.objects.prefetch_related("running"))
     system = system_figures()
     hours = traffic.last_hours(now)
     return {
-        "findings": verdict.findings(_facts(models, system)),
+        "findings": verdict.findings(_facts(request, models, system)),
         "cards": [*_service_cards(models, hours, now), *_machine_cards(system)],
         "charts": _charts(hours),
         "model_rows": _model_rows(models),
@@ -191,10 +194,10 @@ def overview() -> dict[str, Any]:
     }
 
 
-def dashboard(_request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
+def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     """Unfold's DASHBOARD_CALLBACK."""
-    return {**context, **overview(), "title": _("Overview")}
+    return {**context, **overview(request), "title": _("Overview")}
 
 
 def live(request: HttpRequest) -> HttpResponse:
-    return TemplateResponse(request, "console/overview.html", overview())
+    return TemplateResponse(request, "console/overview.html", overview(request))

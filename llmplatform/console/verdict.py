@@ -8,6 +8,7 @@ from typing import Literal
 
 from django.urls import reverse
 from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
 
 from llmplatform.lib.console import formats
 
@@ -47,6 +48,7 @@ class Facts:
     memory_total: int = 0
     memory_available: int = 0
     unchanged_passwords: Sequence[str] = field(default=())
+    people_waiting: int = 0  # for approval; told to administrators only
 
 
 def _supervisor(facts: Facts) -> list[Finding]:
@@ -103,7 +105,17 @@ def _passwords(facts: Facts) -> list[Finding]:
     ]
 
 
+def _waiting(facts: Facts) -> list[Finding]:
+    if not facts.people_waiting:
+        return []
+    text = ngettext(
+        "%(count)d person waits for approval.", "%(count)d people wait for approval.", facts.people_waiting
+    ) % {"count": facts.people_waiting}
+    link = f"{reverse('admin:accounts_user_changelist')}?status=waiting"
+    return [Finding("warn", text, link, _("Look at them"))]
+
+
 def findings(facts: Facts) -> list[Finding]:
     """What somebody should do, the gravest first; one finding “good” when there is nothing."""
-    found = [*_supervisor(facts), *_models(facts), *_machine(facts), *_passwords(facts)]
+    found = [*_supervisor(facts), *_models(facts), *_machine(facts), *_passwords(facts), *_waiting(facts)]
     return sorted(found, key=lambda one: LEVELS.index(one.level)) or [Finding("good", _("All is well."))]

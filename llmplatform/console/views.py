@@ -9,6 +9,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, resolve_url
 from django.urls import URLPattern, path, reverse
 
+from accounts.admin.usage_report import usage_report_page
 from llmplatform.console.dashboard import live
 from llmplatform.lib.console.admin import is_operator
 
@@ -34,4 +35,5 @@ urlpatterns: list[URLPattern] = [
     path("admin/login/", login),
     path("admin/password_change/", password),
     path("admin/live/", admin.site.admin_view(live), name="console_live"),
+    path("admin/usage/", admin.site.admin_view(usage_report_page), name="console_usage_report"),
 ]

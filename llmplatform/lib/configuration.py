@@ -77,6 +77,7 @@ class Settings(Mapping[str, str]):
 
     def __init__(self, env_file: EnvFile, environ: Mapping[str, str] = os.environ) -> None:
         self._values = {**env_file.values, **environ}
+        self.read: dict[str, str] = {}  # what was asked for so far, and the answer
 
     def __getitem__(self, name: str) -> str:
         return self._values[name]
@@ -88,7 +89,8 @@ class Settings(Mapping[str, str]):
         return len(self._values)
 
     def text(self, name: str, default: str = "") -> str:
-        return self._values.get(name, "").strip() or default
+        self.read[name] = self._values.get(name, "").strip() or default
+        return self.read[name]
 
     def integer(self, name: str, default: int, low: int = 0, high: int = 2**31) -> int:
         raw = self.text(name)

@@ -141,5 +141,6 @@ def configuration(path: Path, level: str) -> dict[str, Any]:
             "django.request": {"level": "ERROR"},
             "asyncio": {"level": "WARNING"},
             "filelock": {"level": "WARNING"},
+            "axes": {"level": "ERROR"},  # accounts.lockout says what happens, without what people typed
         },
     }

@@ -24,7 +24,7 @@ from django.utils.translation import gettext as _
 from accounts import services as accounts
 from accounts.models import User
 from llmplatform.lib import process_identity
-from llmplatform.service import addresses, checks, local_client, static_files
+from llmplatform.service import addresses, checks, local_client, settings_audit, static_files
 from llmplatform.service.terminal import padded
 from models_app import starter
 from models_app.models import ModelConfig, Replica
@@ -53,6 +53,7 @@ def prepare() -> str:
     _migrate()
     if static_files.collect_if_changed():
         tell("say", text=_("Pages and styles are in place."))
+    settings_audit.note(settings.READ_SETTINGS)
     _install_starter_model()
     for line, problem in sync_config_file().problems:
         tell("say", text=_("model_config.json, line %(line)s: %(problem)s") % {"line": line, "problem": problem})

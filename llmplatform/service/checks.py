@@ -13,11 +13,18 @@ from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning, register
 from django.utils.translation import gettext as _
 
+from llmplatform.lib import networks
+
 TAG = "service"
 
 
 def check_settings(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
-    checks: Sequence[Callable[[], list[CheckMessage]]] = (_certificate, _host_names, _cluster_engine)
+    checks: Sequence[Callable[[], list[CheckMessage]]] = (
+        _certificate,
+        _host_names,
+        _cluster_engine,
+        _single_sign_on,
+    )
     return [message for check in checks for message in check()]
 
 
@@ -41,6 +48,26 @@ def _cluster_engine() -> list[CheckMessage]:
         return []
     text = _("CLUSTER_ENGINE=%(engine)s is not available in this version.") % {"engine": settings.CLUSTER_ENGINE}
     return [Warning(text, hint=_("Models run on this machine."), id="service.W002")]
+
+
+def _single_sign_on() -> list[CheckMessage]:
+    others = ("OIDC_CLIENT_ID", "OIDC_CLIENT_SECRET", "OIDC_GROUPS_CLAIM", "OIDC_OPERATORS", "OIDC_ADMINS")
+    if not settings.OIDC_ISSUER and not any(getattr(settings, name) for name in others):
+        return []
+    found: list[CheckMessage] = []
+    if not settings.OIDC_ISSUER or not settings.OIDC_CLIENT_ID:
+        text = _("Single sign-on needs OIDC_ISSUER and OIDC_CLIENT_ID.")
+        found.append(Error(text, hint=_("Set both, or none."), id="service.E002"))
+    elif not settings.OIDC_ISSUER.startswith("https://") and not networks.is_loopback(settings.OIDC_ISSUER):
+        text = _("OIDC_ISSUER must be an https address: whoever can change its answers can log in as anybody.")
+        found.append(Error(text, hint=_("http is for a provider on this machine."), id="service.E003"))
+    if "openid" not in settings.OIDC_SCOPES.split():
+        text = _("OIDC_SCOPES must contain openid.")
+        found.append(Error(text, hint=_("Without it the provider says nothing of who logs in."), id="service.E004"))
+    if (settings.OIDC_OPERATORS or settings.OIDC_ADMINS) and not settings.OIDC_GROUPS_CLAIM:
+        text = _("OIDC_OPERATORS and OIDC_ADMINS need OIDC_GROUPS_CLAIM.")
+        found.append(Error(text, hint=_("Name the claim that holds a person's groups."), id="service.E005"))
+    return found
 
 
 def register_checks() -> None:

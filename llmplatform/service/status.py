@@ -6,6 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from datetime import datetime
 
+import psutil
 from django.conf import settings
 from django.db import DatabaseError
 from django.utils.translation import gettext as _
@@ -32,7 +33,7 @@ def rows(running: run_folder.Running) -> list[Row]:
 
 
 def _serve(running: run_folder.Running) -> Row:
-    since = datetime.fromtimestamp(running.started).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    since = datetime.fromtimestamp(psutil.Process(running.pid).create_time()).astimezone().strftime("%Y-%m-%d %H:%M:%S")
     text = _("process %(pid)d, since %(since)s, version %(version)s") % {
         "pid": running.pid,
         "since": since,

@@ -22,27 +22,43 @@ from typing import Any
 
 from django.conf import settings
 from twisted.internet import defer, reactor
+from twisted.web.http import HTTPChannel, _GenericHTTPChannelProtocol
 
-from gateway import errors, upstream
+from gateway import counting, ending, errors, upstream
 from gateway.app import protocol_of
 from llmplatform.lib import parent_watch
 
 logger = logging.getLogger(__name__)
 # From the wish to end to the end, in seconds. Requests and sockets are cancelled and may tidy up; then what works in the
-# background; then we go regardless, before serve would kill us.
+# background; then engines may say what the answers cost that were cut; then we go regardless, before serve would kill us.
 APPLICATIONS_MAY_TAKE = 2.5
 BACKGROUND_MAY_TAKE = 2.0
+COUNTING_MAY_TAKE = 1.0
 END_AT_THE_LATEST = 8.0
 TOO_LARGE_HEAD = (
     b"HTTP/1.1 413 Content Too Large\r\nConnection: close\r\nContent-Type: application/json\r\n"
     b"Content-Length: %d\r\n\r\n"
 )
 READ_AND_DROPPED = 4  # times the largest body
+# The head of a request: what browsers and official clients send has about 2 KB in 20 headers.
+LONGEST_HEADER = 16 * 1024
+LARGEST_HEAD = 96 * 1024
+MOST_HEADERS = 200
+HEAD_TOO_LARGE = (
+    b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\nContent-Type: application/json\r\n"
+    b"Content-Length: %d\r\n\r\n%b"
+)
+CREDENTIALS = (b"authorization", b"x-api-key")
+NO_CREDENTIAL = b"too long"
+LINGER_SECONDS = 1
 
 
 def _too_large(path: bytes) -> bytes:
-    """The answer's body, in the format of whoever is asked."""
-    error = errors.too_large(settings.DATA_UPLOAD_MAX_MEMORY_SIZE // 2**20)
+    return _error_body(errors.too_large(settings.DATA_UPLOAD_MAX_MEMORY_SIZE // 2**20), path)
+
+
+def _error_body(error: errors.GatewayError, path: bytes) -> bytes:
+    """In the format of whoever is asked."""
     return errors.as_body(error, protocol_of(path.partition(b"?")[0].decode("latin-1")))
 
 
@@ -90,7 +106,58 @@ class Request(WebRequest):
         return None
 
 
+class Channel(HTTPChannel):
+    """One connection. A head that is too large ends it before anything of the service has seen the request.
+
+    A credential that is too long is a wrong one all the same, and is refused as such by whoever is asked.
+    """
+
+    MAX_LENGTH = totalHeadersSize = LARGEST_HEAD
+    maxHeaders = MOST_HEADERS
+    _over = False
+
+    def dataReceived(self, data: bytes) -> None:
+        if not self._over:
+            super().dataReceived(data)
+
+    def lineReceived(self, line: bytes) -> None:
+        if self._over:
+            return
+        if self._receivedHeaderSize + len(line) > LARGEST_HEAD:
+            self._refuse_head()
+        else:
+            super().lineReceived(line)
+
+    def lineLengthExceeded(self, line: bytes) -> None:
+        self._refuse_head()
+
+    def headerReceived(self, line: bytes) -> bool:
+        name, colon, _value = line.partition(b":")
+        is_long = len(line) > LONGEST_HEADER
+        if is_long and name.lower() in CREDENTIALS:
+            line, is_long = name + colon + NO_CREDENTIAL, False
+        if is_long or self._receivedHeaderCount >= MOST_HEADERS:
+            self._refuse_head()
+        return not self._over and bool(super().headerReceived(line))
+
+    def loseConnection(self) -> Any:
+        """Twisted would go on with what it has read already, after refusing its beginning."""
+        self._over = True
+        return super().loseConnection()
+
+    def _refuse_head(self) -> None:
+        if self._over:
+            return
+        self._over = True
+        body = _error_body(errors.head_too_large(), getattr(self, "_path", b""))
+        self.transport.write(HEAD_TOO_LARGE % (len(body), body))
+        # Closed at once, a client that is still sending would see a broken connection and no answer.
+        self.setTimeout(LINGER_SECONDS)
+
+
 class Factory(HTTPFactory):
+    protocol = staticmethod(lambda: _GenericHTTPChannelProtocol(Channel()))  # as Twisted's own, but for the class
+
     def buildProtocol(self, addr: Any) -> Any:
         protocol = super().buildProtocol(addr)
         protocol.requestFactory = Request
@@ -113,9 +180,13 @@ class WebServer(daphne.server.Server):
             for details in self.connections.values()
             if details.get("application_instance") and not details["application_instance"].done()
         }
+        ending.begin()
         await _cancelled(running, APPLICATIONS_MAY_TAKE)
         # Answers that go on without a socket, caches that refresh themselves: as at the end of asyncio.run().
-        await _cancelled(asyncio.all_tasks() - {asyncio.current_task()}, BACKGROUND_MAY_TAKE)
+        await _cancelled(asyncio.all_tasks() - {asyncio.current_task()} - counting.tasks(), BACKGROUND_MAY_TAKE)
+        if asking := counting.tasks():
+            await asyncio.wait(asking, timeout=COUNTING_MAY_TAKE)
+            await _cancelled(counting.tasks(), COUNTING_MAY_TAKE)
         await upstream.close()
 
     def listen_error(self, failure: Any) -> None:

@@ -7,6 +7,8 @@ from django.core.checks import run_checks
 
 from llmplatform.service.checks import TAG
 
+PROVIDER = {"OIDC_ISSUER": "https://sso.example.org", "OIDC_CLIENT_ID": "llm"}
+
 
 @pytest.fixture
 def found(settings):
@@ -15,6 +17,8 @@ def found(settings):
     def check(**changes):
         settings.TLS_CERT = settings.TLS_KEY = ""
         settings.ALLOWED_HOSTS, settings.CLUSTER_ENGINE = ["localhost"], "local"
+        settings.OIDC_ISSUER = settings.OIDC_CLIENT_ID = settings.OIDC_CLIENT_SECRET = settings.OIDC_GROUPS_CLAIM = ""
+        settings.OIDC_OPERATORS, settings.OIDC_ADMINS, settings.OIDC_SCOPES = [], [], "openid profile"
         for name, value in changes.items():
             setattr(settings, name, value)
         messages = run_checks(tags=[TAG])
@@ -26,6 +30,8 @@ def found(settings):
 
 def test_usual_settings_are_fine(found):
     assert found() == []
+    assert found(**PROVIDER, OIDC_GROUPS_CLAIM="groups", OIDC_OPERATORS=["gpu-team"]) == []
+    assert found(OIDC_ISSUER="http://127.0.0.1:9000", OIDC_CLIENT_ID="llm") == []
 
 
 @pytest.mark.parametrize(
@@ -34,6 +40,12 @@ def test_usual_settings_are_fine(found):
         ({"TLS_KEY": "key.pem"}, "service.E001"),
         ({"ALLOWED_HOSTS": ["*"]}, "service.W001"),
         ({"CLUSTER_ENGINE": "ray"}, "service.W002"),
+        ({"OIDC_ISSUER": "https://sso.example.org"}, "service.E002"),
+        ({"OIDC_CLIENT_SECRET": "x"}, "service.E002"),
+        ({"OIDC_ISSUER": "http://sso.example.org", "OIDC_CLIENT_ID": "llm"}, "service.E003"),
+        ({"OIDC_ISSUER": "sso.example.org", "OIDC_CLIENT_ID": "llm"}, "service.E003"),
+        ({**PROVIDER, "OIDC_SCOPES": "profile email"}, "service.E004"),
+        ({**PROVIDER, "OIDC_ADMINS": ["root"]}, "service.E005"),
     ],
 )
 def test_each_mistake_is_named(found, changes, id_):

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 
+import psutil
 import pytest
 
 from llmplatform.lib import early_messages, host_names, process_identity
@@ -38,6 +39,19 @@ def test_an_identity_is_gone_when_its_process_is(sleeper):
     sleeper.kill()
     sleeper.wait()
     assert process_identity.is_gone(identity)
+
+
+@pytest.mark.skipif(not psutil.LINUX, reason="elsewhere the kernel keeps the time of day itself")
+def test_a_clock_that_is_set_changes_nobody(sleeper, monkeypatch):
+    """psutil counts from the machine's start by the wall clock, as that start looks at the moment."""
+    started = process_identity.started_at(sleeper.pid)
+    identity = f"{socket.gethostname()}:{sleeper.pid}:{started:.2f}"
+    boot = psutil.boot_time()
+    for name in ("boot_time", "BOOT_TIME"):
+        if hasattr(psutil._pslinux, name):
+            monkeypatch.setattr(psutil._pslinux, name, (lambda: boot - 5000) if name.islower() else boot - 5000)
+    assert process_identity.is_same(sleeper.pid, started)
+    assert not process_identity.is_gone(identity)
 
 
 def test_somebody_elses_machine_is_not_judged():

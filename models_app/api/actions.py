@@ -23,6 +23,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from accounts.models import Scope
 from llmplatform.lib.api import errors
 from llmplatform.lib.api.permissions import IsOperator
 from models_app import reasons, selectors, services
@@ -115,6 +116,7 @@ class ActionView(APIView):
     """202 with what is wanted; the subclass says what to write and what to wait for."""
 
     permission_classes = [IsOperator]
+    key_scopes = {"POST": Scope.MODELS_WRITE}
 
     def write(self, name: str) -> Aim:
         raise NotImplementedError
@@ -172,6 +174,6 @@ class RestartView(ActionView):
     def write(self, name: str) -> Aim:
         """Asking for the restart of a stopped model starts it."""
         now = timezone.now()
-        services.set_active(name, True)
+        services.set_active(name, True, asked=False)
         services.request_restart(name)
         return Aim(name, State.READY, now, now)

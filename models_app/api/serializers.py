@@ -15,7 +15,7 @@ from models_app.states import State
 MAX_WAIT = 300
 
 
-class ModelFieldsSerializer(serializers.Serializer[Any]):
+class ModelFieldsSerializer(StrictSerializer):
     """The settings of a model under the names of model_config.json; any subset of them in a PATCH."""
 
     modelName = serializers.CharField(max_length=128, help_text="letters, digits and . _ : -")

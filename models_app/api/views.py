@@ -13,6 +13,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from accounts.api.authentication import caller_in
+from accounts.models import Scope
 from cluster.log_following import follow
 from cluster.log_reading import last_text_lines, plain_text
 from llmplatform.lib.api.negotiation import FirstRenderer
@@ -35,11 +37,13 @@ def is_operator(request: Request) -> bool:
 
 
 def visible(request: Request, names: list[str] | None = None) -> list[dict[str, Any]]:
-    """Operators see every model; others those that should run, without what went wrong inside."""
-    found = selectors.model_dicts(names)
+    """Operators see every model; others those of their group that should run, without what went wrong inside. A key sees only
+    what it may use."""
+    caller = caller_in(request)
+    found = [model for model in selectors.model_dicts(names) if caller.may_use(model["modelName"])]
     if is_operator(request):
         return found
-    return [_public(model) for model in found if model["active"]]
+    return [_public(model) for model in found if model["active"] and caller.sees(model["modelName"])]
 
 
 def _public(model: dict[str, Any]) -> dict[str, Any]:
@@ -69,6 +73,8 @@ def in_callers_names(error: ValidationError) -> ValidationError:
 
 
 class ModelsView(APIView):
+    key_scopes = {"GET": Scope.MODELS_READ, "POST": Scope.MODELS_WRITE}
+
     def get_permissions(self) -> list[BasePermission]:
         return [IsAuthenticated() if self.request.method in SAFE_METHODS else IsOperator()]
 
@@ -98,6 +104,8 @@ class ModelsView(APIView):
 
 
 class ModelView(APIView):
+    key_scopes = {"GET": Scope.MODELS_READ, "PATCH": Scope.MODELS_WRITE, "DELETE": Scope.MODELS_WRITE}
+
     def get_permissions(self) -> list[BasePermission]:
         return [IsAuthenticated() if self.request.method in SAFE_METHODS else IsOperator()]
 
@@ -142,7 +150,7 @@ class ModelLogsView(APIView):
         parameters=[EngineLogQuerySerializer],
         responses={
             (200, "application/json"): EngineLogsSerializer,
-            (200, "text/event-stream"): OpenApiTypes.STR,
+            (200, "text/event-stream"): OpenApiTypes.ANY,
         },
     )
     def get(self, request: Request, name: str) -> HttpResponseBase:

@@ -1,11 +1,16 @@
 """The command line is the only way to an engine: what is in it, what can never be."""
 
+import re
 from pathlib import Path
 
 import pytest
+from django.core.exceptions import ValidationError
+from hypothesis import given
+from hypothesis import strategies as st
 
 from models_app import engine_main
 from models_app.command_line import PROMPT_CACHE_MIB, Chosen, Wanted, build
+from models_app.models import MODEL_NAME
 
 WANTED = Wanted(
     name="m",
@@ -69,6 +74,38 @@ def test_no_secret_and_no_dangerous_flag_is_ever_in_it():
         "--hf-repo",
         "--lora",
     }
+
+
+NUMBERS = st.integers(0, 2**31)
+FRACTIONS = st.floats(0, 5)
+
+
+@given(
+    name=st.text("aZ09._:-", min_size=1, max_size=20).filter(MODEL_NAME.regex.match),
+    file=st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=40),
+    numbers=st.tuples(*[NUMBERS] * 5),
+    fractions=st.tuples(*[FRACTIONS] * 3),
+)
+def test_of_what_a_person_typed_only_a_name_a_path_and_numbers_are_in_it(name, file, numbers, fractions):
+    """And each of them stays the value of its flag, whatever it looks like."""
+    layers, tokens, slots, port, context = numbers
+    wanted = replaced(
+        name=name, gpu_layers=layers, max_tokens=tokens, slots=slots,
+        temperature=fractions[0], top_p=fractions[1], repeat_penalty=fractions[2],
+    )  # fmt: skip
+    path = Path("/models") / file.lstrip("/")
+    argv = build(wanted, Chosen(path, port, context, 4))
+    options = engine_main.parse(argv)
+    assert (options.model, options.alias, options.host, options.port) == (str(path), name, "127.0.0.1", port)
+    flags = {word for word in build(WANTED, CHOSEN) if word.startswith("--")}
+    others = [word for word in argv if word not in {str(path), name, "127.0.0.1", "off", *flags}]
+    assert all(re.fullmatch(r"[0-9.e+-]+", word) for word in others), others
+
+
+@pytest.mark.parametrize("name", ["", "-m", "--rpc", "a b", "a\n", "a\0b", "a,b", "$(x)", "a;b", "a/b", "é", "x" * 129])
+def test_what_is_no_name(name):
+    with pytest.raises(ValidationError):
+        MODEL_NAME(name)
 
 
 def test_the_fingerprint_changes_with_settings_engine_and_restart_only():

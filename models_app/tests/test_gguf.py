@@ -1,10 +1,13 @@
 """The header check: right facts from whole files, one clear reason for all others, quickly and in little memory."""
 
+import contextlib
 import struct
 import time
 import tracemalloc
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from models_app.gguf import GgufError, read_facts
 from models_app.tests.gguf_files import make_gguf
@@ -70,6 +73,50 @@ def test_absurd_numbers_are_damage_and_cost_nothing(tmp_path, rest):
     assert reason_of(path)[0] == "gguf_damaged"
     assert tracemalloc.get_traced_memory()[1] < 4 * 1024 * 1024
     tracemalloc.stop()
+
+
+# -- whatever is in the file -------------------------------------------------------------------------------------------
+KEYS = ("general.architecture", "general.name", "general.file_type", "general.alignment", "tokenizer.ggml.tokens")
+NUMBERS = ("context_length", "block_count", "embedding_length", "attention.head_count", "attention.key_length")
+FORMATS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+
+
+def text(value: bytes) -> bytes:
+    return struct.pack("<Q", len(value)) + value
+
+
+def value_of(kind: int):
+    """A value as it stands in the file, behind its type."""
+    if kind == 8:
+        return st.sampled_from([b"", b"llama", b"4096", b"\xff\x00"]).map(text)
+    if kind == 9:
+        lists = st.sampled_from(sorted(FORMATS)).flatmap(
+            lambda of: st.tuples(st.just(of), st.lists(value_of(of), max_size=3))
+        )
+        return lists.map(lambda found: struct.pack("<IQ", found[0], len(found[1])) + b"".join(found[1]))
+    size = struct.calcsize("<" + FORMATS[kind])
+    return st.one_of(st.binary(min_size=size, max_size=size), st.sampled_from([b"\xff" * size, b"\0" * size]))
+
+
+PAIRS = st.tuples(
+    st.sampled_from([*KEYS, *(f"llama.{name}" for name in NUMBERS)]),
+    st.sampled_from([*FORMATS, 8, 9]).flatmap(
+        lambda kind: value_of(kind).map(lambda value: struct.pack("<I", kind) + value)
+    ),
+)
+
+
+@given(pairs=st.lists(PAIRS, max_size=8), tail=st.binary(max_size=40))
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_values_of_any_kind_are_facts_or_damage(tmp_path, pairs, tail):
+    """A number where a text is expected, a list, an infinity: a file that comes from anywhere is refused or read, no more."""
+    path = tmp_path / "a.gguf"
+    keys = [("general.architecture", struct.pack("<I", 8) + text(b"llama")), *pairs]
+    body = b"".join(text(name.encode()) + value for name, value in keys)
+    path.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, len(keys)) + body + b"\0" * 64 + tail)
+    with contextlib.suppress(GgufError):
+        facts = read_facts(path)
+        assert min(facts.context_length, facts.layers, facts.heads, facts.vocabulary) >= 0
 
 
 def test_a_missing_part_is_named(tmp_path):

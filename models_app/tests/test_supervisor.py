@@ -19,6 +19,7 @@ import pytest
 from asgiref.sync import sync_to_async
 from django.db import Error as DatabaseError
 
+from llmplatform.lib import process_identity
 from models_app import health, machine, process, reasons, records, services
 from models_app.lives import Timing
 from models_app.models import ModelConfig, Replica
@@ -432,7 +433,7 @@ async def test_others_processes_are_never_touched(bench, model, settings):
     try:
         with standin.start(model="a") as other:
             fields = {"node": "x", "state": State.READY, "since": "2026-01-01T00:00:00Z", "port": other.port}
-            started = psutil.Process(stranger.pid).create_time()
+            started = process_identity.started_at(stranger.pid)
             await bench.ask(
                 lambda: Replica.objects.create(model=model, number=1, pid=stranger.pid, pid_started=started, **fields)
             )
@@ -453,16 +454,17 @@ async def test_others_processes_are_never_touched(bench, model, settings):
 async def test_a_database_that_does_not_take_writes_stops_no_model(bench, model, monkeypatch):
     await bench.start()
     (row,) = await bench.ready()
-    write, broken = records._update, [True]
+    write, broken, refused = records._update, [True], asyncio.Event()
 
     async def refuse(*arguments) -> None:
         if broken[0]:
+            refused.set()
             raise DatabaseError("database is locked")
         await write(*arguments)
 
     monkeypatch.setattr(records, "_update", refuse)
     psutil.Process(row.pid).kill()
-    await asyncio.sleep(0.3)
+    await asyncio.wait_for(refused.wait(), 30)
     broken[0] = False
     (after,) = await bench.until(lambda rows: rows[0].state == State.READY and rows[0].pid != row.pid)
     assert [engine.pid for engine in engines(bench.home)] == [after.pid]

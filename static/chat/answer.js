@@ -124,11 +124,12 @@ export class Answer {
     if (this.running) this.#tailElement().append(this.#gap, ...this.#pending.map((delta) => delta.text));
   }
 
-  done({ state, usage, timings, html, model }) {
+  done({ state, usage, timings, html, model, cut_to: cut }) {
     this.#end(state || "done");
     if (typeof html === "string") this.#show(html);
     this.element.querySelector(".stats").textContent = this.#facts(state, usage, timings, model || this.model);
     this.speech?.finish();
+    if (cut) this.#tellCut();
   }
 
   error({ message, retry }) {
@@ -139,6 +140,12 @@ export class Answer {
     failure.querySelector("[data-again]").hidden = retry === false;
     this.speech?.finish();
     this.speech?.say(message || text("failed"));
+  }
+
+  #tellCut() {
+    const note = this.element.querySelector(".cut");
+    note.hidden = false;
+    this.speech?.say(note.textContent);
   }
 
   #end(state) {

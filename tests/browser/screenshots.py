@@ -16,6 +16,24 @@ from tests.browser.chromium import launch
 OUTPUT = Path(__file__).resolve().parent.parent / "output"
 SIZES = {"desktop": {"width": 1440, "height": 900}, "phone": {"width": 390, "height": 844}}
 QUESTION = "Explain in three short points why the sky is blue, then show one line of Python."
+CONSOLE = {
+    "overview": "/admin/",
+    "users": "/admin/accounts/user/",
+    "person": "/admin/accounts/user/1/change/",
+    "credits": "/admin/accounts/user/credits/",
+    "groups": "/admin/accounts/group/",
+    "new-group": "/admin/accounts/group/add/",
+    "keys": "/admin/accounts/apikey/",
+    "new-key": "/admin/accounts/apikey/add/",
+    "invites": "/admin/accounts/invite/",
+    "balances": "/admin/accounts/wallet/",
+    "ledger": "/admin/accounts/ledgerentry/?owner=1",
+    "codes": "/admin/accounts/redeembatch/",
+    "new-codes": "/admin/accounts/redeembatch/add/",
+    "prices": "/admin/accounts/modelpolicy/",
+    "top-up": "/admin/accounts/user/1/top_up/",
+    "usage": "/admin/usage/?period=30days",
+}
 ANSWER_TIME = 120_000  # milliseconds; a small machine with a larger model takes its time
 
 
@@ -67,8 +85,17 @@ def pages_after_login(page: Page, suffix: str, *, phone: bool) -> None:
     picture(page, "chat-menu", suffix)
     page.goto("/account")
     picture(page, "account", suffix, full=True)
+    page.goto("/account/usage")
+    picture(page, "account-usage", suffix, full=True)
+    page.goto("/account/security")
+    picture(page, "account-security", suffix, full=True)
     page.goto("/password")
     picture(page, "password", suffix)
+    for name, path in CONSOLE.items():
+        answer = page.goto(path)
+        if answer is not None and answer.ok:  # as far as this person may see it
+            page.wait_for_load_state("networkidle")
+            picture(page, f"console-{name}", suffix, full=True)
 
 
 def picture(page: Page, name: str, suffix: str, *, full: bool = False) -> None:

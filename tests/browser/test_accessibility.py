@@ -10,6 +10,7 @@ from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import DESKTOP, PHONE, NewContext, Person, log_in
 from tests.browser.test_chat_page import ask, wait_for_end
+from tests.running_service import wait_for
 
 pytestmark = pytest.mark.e2e
 
@@ -27,7 +28,7 @@ def test_pages_have_no_violations(new_context: NewContext, person: Person, theme
         page.goto(path)
         assert violations(page) == [], path
     log_in(page, person)
-    for path in ("/chat/", "/account", "/password"):
+    for path in ("/chat/", "/account", "/account/usage", "/password"):
         page.goto(path)
         assert violations(page) == [], path
 
@@ -44,6 +45,23 @@ def test_conversation_and_open_menus_have_no_violations(new_context: NewContext,
     assert violations(page) == []
     page.keyboard.press("Escape")
     page.locator("#user-button").click()
+    assert violations(page) == []
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_usage_with_figures_has_no_violations(new_context: NewContext, person: Person, theme: str):
+    page = new_context(color_scheme=theme, bypass_csp=True).new_page()
+    log_in(page, person)
+    expect(page.locator("main[data-line=up]")).to_be_attached()
+    ask(page, "Say hello.")
+    wait_for_end(page)
+
+    def drawn() -> int:
+        page.goto("/account/usage")
+        return page.locator("svg.bar-chart").count()
+
+    wait_for(drawn, "the answer in the usage")  # settled a moment after its last word
+    assert page.locator(".table-box").count() == 2
     assert violations(page) == []
 
 

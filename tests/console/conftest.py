@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import uuid
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from django.core.cache import cache
 from django.test import Client
-from django.utils import timezone
+from django.utils import timezone, translation
 
-from accounts import quota
-from accounts.models import UsageRecord, User
+from accounts import groups, keys, quota
+from accounts.models import ApiKey, Group, UsageRecord, User
 from cluster.models import Node
 from models_app.models import ModelConfig, Replica
 
@@ -32,8 +33,15 @@ def _own_folders(settings, tmp_path: Path):
     cache.clear()
 
 
+@pytest.fixture(autouse=True)
+def _english_until_a_page_says_otherwise():
+    """A page leaves its reader's language on, as a web process does; the next test must not meet it."""
+    with translation.override("en"):
+        yield
+
+
 def person(username: str, **fields) -> User:
-    user = User(username=username, email=f"{username}@example.com", **fields)
+    user = User(**{"username": username, "email": f"{username}@example.com", **fields})
     user.set_unusable_password()
     user.save()
     quota.open_wallet(user)
@@ -79,6 +87,16 @@ def machine(db) -> Node:
     )
 
 
+def once() -> str:
+    """What a form carries that takes effect once."""
+    return uuid.uuid4().hex
+
+
+def in_dialog(client: Client, path: str, **data):
+    """Fills in a dialog and sends it, as the console's pages do."""
+    return client.post(path, {"_form_submitted": "on", "once": once(), **data}, headers={"HX-Request": "true"})
+
+
 def make_model(name: str, **fields) -> ModelConfig:
     return ModelConfig.objects.create(name=name, file=f"{name}.gguf", **fields)
 
@@ -107,3 +125,25 @@ def make_usage(count: int, user: User | None = None, **fields) -> None:
         ],
         batch_size=1000,
     )
+
+
+def make_key(user: User, name: str = "notebook", **rules) -> ApiKey:
+    return keys.create_key(user, keys.NewKey(name=name, **rules))[0]
+
+
+def make_group(name: str = "staff", *, service: bool = False, **fields) -> Group:
+    group = groups.create_group({"name": name, **fields})
+    if service:
+        groups.service_account(group)
+    return group
+
+
+def make_settled_usage(count: int, user: User) -> None:
+    """As the gateway leaves it: with ledger entries and the sums by the hour."""
+    for number in range(count):
+        at = timezone.now() - timedelta(days=number)
+        figures = quota.UsageFigures(
+            model_name="tiny", endpoint="chat.completions", status=200, outcome="completed", created_at=at,
+            prompt_tokens=10, completion_tokens=5, first_token_ms=300,
+        )  # fmt: skip
+        quota.settle(quota.Settlement(f"settled-{number}", user.wallet.pk, figures))

@@ -8,8 +8,9 @@ from django.contrib.auth.models import Group
 from django.test import Client
 from rest_framework_simplejwt.token_blacklist.models import OutstandingToken
 
-from accounts.models import User
-from tests.console.conftest import logged_in, make_model, make_replica, make_usage
+from accounts import credits, invites
+from accounts.models import RedeemCode, User
+from tests.console.conftest import logged_in, make_group, make_key, make_model, make_replica, make_usage
 
 OPERATOR_PAGES = [
     "/admin/",
@@ -20,14 +21,36 @@ OPERATOR_PAGES = [
     "/admin/models_app/replica/",
     "/admin/cluster/node/",
     "/admin/accounts/usagerecord/",
+    "/admin/usage/",
 ]
 ADMINISTRATOR_PAGES = [
     "/admin/accounts/user/",
     "/admin/accounts/user/add/",
+    "/admin/accounts/user/credits/",
+    "/admin/accounts/group/",
+    "/admin/accounts/group/add/",
+    "/admin/accounts/apikey/",
+    "/admin/accounts/apikey/add/",
+    "/admin/accounts/invite/",
+    "/admin/accounts/invite/add/",
     "/admin/accounts/wallet/",
     "/admin/accounts/ledgerentry/",
+    "/admin/accounts/redeembatch/",
+    "/admin/accounts/redeembatch/add/",
+    "/admin/accounts/redeemcode/",
+    "/admin/accounts/modelpolicy/",
+    "/admin/accounts/auditentry/",
 ]
-READ_ONLY = ["models_app/replica", "cluster/node", "accounts/usagerecord", "accounts/wallet", "accounts/ledgerentry"]
+READ_ONLY = [
+    "models_app/replica",
+    "cluster/node",
+    "accounts/usagerecord",
+    "accounts/wallet",
+    "accounts/ledgerentry",
+    "accounts/redeemcode",
+    "accounts/modelpolicy",
+    "accounts/auditentry",
+]
 
 
 @pytest.mark.parametrize("path", [*OPERATOR_PAGES, *ADMINISTRATOR_PAGES])
@@ -92,6 +115,11 @@ def test_details_open(administrator: User, as_administrator: Client, machine):
         f"accounts/wallet/{administrator.wallet.pk}",
         f"accounts/ledgerentry/{entry.pk}",
         f"accounts/usagerecord/{administrator.usage.get().pk}",
+        f"accounts/group/{make_group().pk}",
+        f"accounts/apikey/{make_key(administrator).pk}",
+        f"accounts/redeembatch/{credits.make_codes('Open day', 1, 5)[0].pk}",
+        f"accounts/redeemcode/{RedeemCode.objects.get().pk}",
+        f"accounts/invite/{invites.make_invite()[0].pk}",
     ]
     for path in paths:
         assert as_administrator.get(f"/admin/{path}/change/").status_code == 200, path
@@ -105,3 +133,30 @@ def test_eval_is_allowed_in_the_console_only(as_operator: Client):
     for path in ("/healthz", "/administrators", "/chat/"):
         elsewhere = as_operator.get(path)["Content-Security-Policy"]
         assert "unsafe" not in elsewhere, path
+
+
+@pytest.mark.parametrize(
+    ("language", "said"),
+    [
+        ("en", "This page is for administrators; you are an operator."),
+        ("zh-hans", "此页面仅供管理员使用；您是操作员。"),
+    ],
+)
+def test_an_operator_is_told_whom_a_page_is_for(as_operator: Client, language: str, said: str):
+    as_operator.cookies["django_language"] = language
+    answer = as_operator.get("/admin/accounts/user/")
+    assert (answer.status_code, said in answer.content.decode()) == (403, True)
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ("apikey", "A key lets"),
+        ("group", "A group gives"),
+        ("redeembatch", "Whoever redeems"),
+        ("invite", "With an invite"),
+    ],
+)
+def test_an_empty_list_says_what_it_is_for(as_administrator: Client, table: str, said: str):
+    assert said in as_administrator.get(f"/admin/accounts/{table}/").content.decode()
+    assert said not in as_administrator.get(f"/admin/accounts/{table}/?q=nothing").content.decode()

@@ -16,6 +16,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from tests.browser.chromium import launch
+from tests.browser.test_accessibility import violations
 
 ROOT = Path(__file__).resolve().parents[2]
 FIRST_LOAD_BYTES = 260 * 1024
@@ -27,23 +28,56 @@ PAGES = [
     "/admin/models_app/replica/",
     "/admin/cluster/node/",
     "/admin/accounts/usagerecord/",
+    "/admin/usage/",
+    "/admin/usage/?by=key",
     "/admin/accounts/user/",
     "/admin/accounts/user/1/change/",
     "/admin/accounts/user/add/",
     "/admin/accounts/user/1/password/",
+    "/admin/accounts/user/1/top_up/",
+    "/admin/accounts/user/credits/",
+    "/admin/accounts/group/",
+    "/admin/accounts/group/1/change/",
+    "/admin/accounts/group/add/",
+    "/admin/accounts/apikey/",
+    "/admin/accounts/apikey/1/change/",
+    "/admin/accounts/apikey/add/",
+    "/admin/accounts/invite/",
+    "/admin/accounts/invite/add/",
     "/admin/accounts/wallet/",
+    "/admin/accounts/wallet/1/change/",
     "/admin/accounts/ledgerentry/",
+    "/admin/accounts/ledgerentry/?owner=1",
+    "/admin/accounts/redeembatch/",
+    "/admin/accounts/redeembatch/1/change/",
+    "/admin/accounts/redeembatch/add/",
+    "/admin/accounts/redeemcode/?batch=1",
+    "/admin/accounts/modelpolicy/",
+    "/admin/accounts/modelpolicy/set/?model=tiny",
+    "/admin/accounts/auditentry/",
+    "/admin/accounts/auditentry/1/change/",
 ]
 SEED = """
 from django.test import Client
-from accounts import quota
-from accounts.models import User
+from accounts import credits, invites, quota
+from accounts.models import User, Wallet
+from llmplatform.lib import audit
 from models_app.models import ModelConfig
-from tests.console.conftest import make_replica, make_usage
+from tests.console.conftest import make_group, make_key, make_replica, make_settled_usage, make_usage, person
 ada = User.objects.create(username="ada", email="ada@example.com", is_staff=True, is_superuser=True)
 quota.open_wallet(ada)
 make_replica(ModelConfig.objects.create(name="tiny", file="tiny.gguf"), "ready")
 make_usage(60, ada)
+audit.on(ada, "update", {"email": "", "role": "user"}, {"email": "ada@example.com", "role": "admin"})
+group = make_group("staff", service=True, allowed_models=["tiny", "gone"])
+make_key(ada, "notebook")
+make_key(group.service_account, "nightly job")
+credits.make_codes("Open day", 5, 5_000_000, by=ada)
+invites.make_invite(group=group, by=ada)
+person("new.one", is_active=False, waiting=True)
+people = User.objects.bulk_create(User(username=f"student{number:03}") for number in range(500))
+Wallet.objects.bulk_create(Wallet(user=user) for user in people)
+make_settled_usage(9, ada)
 client = Client()
 client.force_login(ada)
 print("session=" + client.cookies["sessionid"].value)
@@ -143,6 +177,22 @@ def test_pages_work_under_the_content_policy_and_ask_nobody_else(page: Page, ser
 
 
 @pytest.mark.e2e
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_pages_have_no_violations(service, browser: Browser, theme: str, width: int):
+    address, session = service
+    context = browser.new_context(
+        base_url=address, viewport={"width": width, "height": 900}, color_scheme=theme, locale="en", bypass_csp=True
+    )
+    context.add_cookies([{"name": "sessionid", "value": session, "url": address}])
+    page = context.new_page()
+    for path in PAGES:
+        loaded(page, path)
+        assert violations(page) == [], path
+    context.close()
+
+
+@pytest.mark.e2e
 def test_first_load_is_light_and_the_second_fetches_no_asset(page: Page):
     client = page.context.new_cdp_session(page)
     client.send("Network.enable")
@@ -165,10 +215,70 @@ def test_first_load_is_light_and_the_second_fetches_no_asset(page: Page):
 @pytest.mark.e2e
 def test_top_up_through_the_dialog(page: Page):
     loaded(page, "/admin/accounts/user/1/change/")
+    page.get_by_role("button", name="Balance").click()
     page.get_by_role("link", name="Top up").click()
     page.locator("#dialog input[name=credits]").fill("12.5")
     page.locator("#dialog button[type=submit]").click()
     expect(page.get_by_text("12.50 credits added for ada.")).to_be_visible()
+
+
+@pytest.mark.e2e
+def test_what_only_a_pointer_could_press_is_reached_by_keyboard(page: Page):
+    loaded(page, "/admin/accounts/user/1/change/")
+    page.get_by_role("button", name="Balance").focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("link", name="Allowance")).to_be_visible()
+    loaded(page, "/admin/accounts/apikey/")
+    page.get_by_role("button", name="More actions").first.focus()
+    page.keyboard.press("Space")
+    expect(page.get_by_role("link", name="Revoke").first).to_be_visible()
+
+
+@pytest.mark.e2e
+def test_an_operator_s_morning_somebody_is_approved_and_500_people_get_credits(page: Page, tmp_path: Path):
+    """By what the pages say alone, from the overview on."""
+    loaded(page, "/admin/")
+    page.get_by_role("link", name="Look at them").click()
+    page.get_by_role("button", name="Approve", exact=True).click()
+    expect(page.get_by_text("new.one was approved.")).to_be_visible()
+
+    page.get_by_role("link", name="Credits by CSV").click()
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download the list").click()
+    lines = Path(download.value.path()).read_text(encoding="utf-8-sig").splitlines()
+    filled = [line.replace(",,", ",2.5,", 1) if line.startswith("student") else line for line in lines]
+    file = tmp_path / "credits.csv"
+    file.write_text("\n".join([*filled, "nobody,2.5"]), encoding="utf-8-sig")
+    page.locator("input[type=file]").set_input_files(file)
+    page.get_by_role("button", name="Show what it would do").click()
+    expect(page.get_by_text("One line needs a correction.")).to_be_visible()
+    expect(page.get_by_text("There is no user “nobody”.")).to_be_visible()
+
+    file.write_text("\n".join(filled), encoding="utf-8-sig")
+    page.locator("input[type=file]").set_input_files(file)
+    page.get_by_role("button", name="Show what it would do").click()
+    expect(page.get_by_text("500 people get 1,250.00 credits together.")).to_be_visible()
+    page.get_by_role("button", name="Give 1,250.00 credits").dblclick()
+    expect(page.get_by_text(re.compile("500 people got|nothing was given a second time")).first).to_be_visible()
+
+    loaded(page, "/admin/accounts/user/?q=student499")
+    expect(page.get_by_role("cell", name="2.50")).to_be_visible()
+
+
+@pytest.mark.e2e
+def test_a_key_is_made_and_copied(page: Page):
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    loaded(page, "/admin/accounts/user/1/change/")
+    page.get_by_role("link", name="Make a key").click()
+    page.get_by_label("Name").fill("laptop")
+    page.get_by_role("button", name="Make the key").click()
+    secret = page.locator("#secret").inner_text()
+    page.get_by_role("button", name="Copy").click()
+    expect(page.get_by_role("button", name="Copied")).to_be_visible()
+    assert page.evaluate("navigator.clipboard.readText()") == secret
+    page.get_by_role("link", name="Done").click()
+    expect(page.get_by_role("link", name="laptop")).to_be_visible()
+    assert secret not in page.content()
 
 
 @pytest.mark.e2e

@@ -11,8 +11,9 @@ from django.db import connection
 from django.test import Client
 
 from accounts.models import UsageRecord, User
-from llmplatform.console import chart, runtime, traffic
+from llmplatform.console import runtime, traffic
 from llmplatform.console.verdict import Facts, ModelFact, findings
+from llmplatform.lib import chart
 from tests.console.conftest import make_model, make_replica, make_usage
 
 GIB = 1024**3

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from django.test import Client
 from pytest_django import DjangoAssertNumQueries
 
 from accounts import quota
-from accounts.models import LedgerEntry, UsageRecord, User
-from tests.console.conftest import PASSWORD, make_usage, person
+from accounts.models import ApiKey, Group, LedgerEntry, UsageRecord, User
+from tests.console.conftest import PASSWORD, in_dialog, make_usage, person
 
 USERS = "/admin/accounts/user/"
 USAGE = "/admin/accounts/usagerecord/"
 
 
-def act(client: Client, action: str, *people: User):
-    data = {"action": action, "_selected_action": [user.pk for user in people]}
+def act(client: Client, action: str, *people: User, **answers: str):
+    data = {"action": action, "_selected_action": [user.pk for user in people], **answers}
     return client.post(USERS, data, follow=True)
 
 
@@ -57,16 +59,36 @@ def test_nobody_takes_their_own_access_away(as_administrator: Client, administra
 
 
 def test_bulk_actions_leave_their_author_alone(as_administrator: Client, administrator: User, user: User):
-    act(as_administrator, "deactivate", administrator, user)
-    act(as_administrator, "make_operator", administrator, user)
+    act(as_administrator, "deactivate", administrator, user, confirmed="yes")
+    act(as_administrator, "make_operator", administrator, user, confirmed="yes")
     administrator.refresh_from_db()
     user.refresh_from_db()
     assert (administrator.is_active, administrator.role) == (True, "admin")
     assert (user.is_active, user.role) == (False, "operator")
     act(as_administrator, "activate", user)
-    act(as_administrator, "make_user", user)
+    act(as_administrator, "make_user", user, confirmed="yes")
     user.refresh_from_db()
     assert (user.is_active, user.role) == (True, "user")
+
+
+@pytest.mark.parametrize(
+    ("action", "said"),
+    [
+        ("deactivate", "1 person blocked."),
+        ("make_operator", "1 person is an operator now."),
+        ("make_user", "1 person is an ordinary user now."),
+    ],
+)
+def test_bulk_actions_that_take_or_give_rights_ask_first(
+    as_administrator: Client, administrator: User, user: User, action: str, said: str
+):
+    User.objects.filter(pk=user.pk).update(is_staff=action == "make_user")
+    before = User.objects.get(pk=user.pk)
+    asked = act(as_administrator, action, administrator, user).content.decode()
+    assert re.findall(r"<li>(\w+)</li>", asked.partition("c-names")[2].partition("</ul>")[0]) == ["ben"]
+    after = User.objects.get(pk=user.pk)
+    assert (after.role, after.is_active) == (before.role, before.is_active)
+    assert said in act(as_administrator, action, administrator, user, confirmed="yes").content.decode()
 
 
 def test_operators_cannot_change_people(as_operator: Client, user: User):
@@ -90,7 +112,7 @@ def test_a_password_can_be_set(as_administrator: Client, user: User):
 
 
 def top_up(client: Client, user: User, **data):
-    return client.post(f"{USERS}{user.pk}/top_up/", {"_form_submitted": "on", **data}, headers={"HX-Request": "true"})
+    return in_dialog(client, f"{USERS}{user.pk}/top_up/", **data)
 
 
 def test_top_up(as_administrator: Client, user: User):
@@ -126,7 +148,7 @@ def test_top_up_needs_the_csrf_token(administrator: User, user: User):
 def test_user_list_takes_few_queries(as_administrator: Client, django_assert_max_num_queries: DjangoAssertNumQueries):
     for number in range(30):
         person(f"student{number}")
-    with django_assert_max_num_queries(6):
+    with django_assert_max_num_queries(7):
         page = as_administrator.get(USERS).content.decode()
     assert "student29" in page
 
@@ -156,13 +178,19 @@ def test_usage_is_found_by_request_user_model_outcome_and_time(as_operator: Clie
     assert {record.model_name for record in shown(as_operator, "?model=other")} == {"other"}
     assert len(shown(as_operator, "?outcome__exact=failed")) == 2
     assert len(shown(as_operator, "?since=1")) == 5
+    key = ApiKey.objects.create(user=user, name="notebook", hash="h", prefix="sk-abcdef", last4="wxyz")
+    group = Group.objects.create(name="Physics")
+    make_usage(1, user, key=key)
+    make_usage(1, operator, group=group)
+    assert {record.key for record in shown(as_operator, f"?key={key.pk}")} == {key}
+    assert {record.group for record in shown(as_operator, f"?group={group.pk}")} == {group}
     page = as_operator.get(USAGE).content.decode()
     assert "?model=tiny" in page or "tiny" in page
 
 
 def test_long_tables_are_never_counted(as_administrator: Client, user: User, django_assert_max_num_queries):
     make_usage(120, user)
-    for path, most in ((USAGE, 4), ("/admin/accounts/ledgerentry/", 3)):
+    for path, most in ((USAGE, 6), ("/admin/accounts/ledgerentry/", 3)):
         with django_assert_max_num_queries(most) as queries:
             page = as_administrator.get(path).content.decode()
         assert not [query for query in queries.captured_queries if "COUNT(" in query["sql"]]

@@ -11,17 +11,22 @@ Standard library only, so that it starts at once. One "token" is one word. Switc
     crash_after_requests  dies when that many generation requests were answered
     crash_after_deltas  dies in the middle of a stream, after that many deltas
     cut_after           closes the connection after that many deltas, goes on living
+    error_after         says in the stream that it failed, after that many deltas, and ends it
     silent_after        sends that many deltas, then nothing more
     hang_on_term        ignores SIGTERM
     error_status        generation requests are answered with that status, `error_times` times (default: always)
     progress            events that tell how much of the prompt is read, when asked for, spread over first_token_seconds
     pings               comments instead of them, in any stream
+    error_in_prompt     says in the stream that it failed after that many of either, and ends it
+    after_finish        "cut" (closes the connection) | "silent" (nothing more): when an answer's last event was sent
     cut_in_prompt       closes the connection after that many of either
     first_token_seconds, token_seconds   how slow it is
     chunks              deltas in an answer (default: 8, or fewer by max_tokens)
+    cached              tokens of each prompt that are in the cache already
     answer, reasoning   the text of the answer instead, and text before it
     log_lines           lines printed on stderr at start
     ignore_key          takes requests without the key
+    journal             file in which it notes what was read and delivered: see journal.py
 """
 
 from __future__ import annotations
@@ -35,13 +40,14 @@ import re
 import signal
 import sys
 import time
-import uuid
 from pathlib import Path
 
-KEEP_ALIVE_SECONDS = 5
-KEEP_ALIVE_REQUESTS = 100
+from journal import Attempt, Journal
+from styles import ChatStyle, NativeStyle, Style, TextStyle
+from wire import KEEP_ALIVE_REQUESTS, KEEP_ALIVE_SECONDS, Aborted, Answer, Request, read_request
+
+FAILURE = {"error": {"code": 500, "message": "told to fail in the middle of a stream", "type": "server_error"}}
 OPEN_PATHS = {"/health", "/v1/health"}
-REASONS = {200: "OK", 400: "Bad Request", 401: "Unauthorized", 404: "Not Found", 500: "Internal Server Error"}
 
 
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
@@ -58,10 +64,6 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--switches-file", default="")
     known, _others = parser.parse_known_args(argv)
     return known
-
-
-class Aborted(Exception):
-    """The connection is to be dropped without another word."""
 
 
 class Switches:
@@ -90,12 +92,6 @@ class Switches:
         return dict(self._values)
 
 
-class Request:
-    def __init__(self, method: str, path: str, headers: dict, body: bytes) -> None:
-        self.method, self.path, self.headers, self.body = method, path, headers, body
-        self.data: dict = {}
-
-
 class Server:
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
@@ -105,6 +101,7 @@ class Server:
         self.seen: list[dict] = []
         self.answered = 0
         self.errors_given = 0
+        self.journal = Journal()
 
     # -- connection ------------------------------------------------------------------------------------------------
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -142,6 +139,7 @@ class Server:
             except ValueError as error:
                 message = f"[json.exception.parse_error.101] parse error: {error}"
                 return await answer.error(400, message, "invalid_request_error")
+            request.attempt = self.journal.attempt(self.switches["journal"], request.body)
         return await handler(request, answer)
 
     @property
@@ -201,17 +199,31 @@ class Server:
             {"object": "embedding", "index": index, "embedding": embedding(str(text))}
             for index, text in enumerate(texts)
         ]
+        return await self.read_only(request, answer, tokens, {"data": data})
+
+    async def do_rerank(self, request: Request, answer: Answer) -> None:
+        """The query is read again with each document."""
+        query, documents = len(words(str(request.data.get("query", "")))), request.data["documents"]
+        tokens = sum(query + len(words(str(document))) for document in documents)
+        results = [{"index": index, "relevance_score": 0.5} for index in range(len(documents))]
+        return await self.read_only(request, answer, tokens, {"results": results})
+
+    async def read_only(self, request: Request, answer: Answer, tokens: int, found: dict) -> None:
         usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+        style = Style(self.model_of(request))
+        style.prompt = tokens
         return await self.generate_with(
-            request, answer, lambda: {"model": self.model_of(request), "object": "list", "usage": usage, "data": data}
+            request, answer, lambda: {"model": style.model, "object": "list", "usage": usage, **found}, style
         )
 
     async def do_chat(self, request: Request, answer: Answer) -> None:
         messages = request.data.get("messages")
         if not isinstance(messages, list):
             return await answer.error(400, "Expected 'messages' to be an array", "invalid_request_error")
-        prompt = 3 + sum(len(words(json.dumps(message.get("content", "")))) for message in messages)
-        return await self.complete(request, answer, ChatStyle(self.model_of(request)), prompt)
+        return await self.complete(request, answer, ChatStyle(self.model_of(request)), prompt_of(messages))
+
+    async def do_input_tokens(self, request: Request, answer: Answer) -> None:
+        await answer.json({"object": "response.input_tokens", "input_tokens": prompt_of(request.data["messages"])})
 
     async def do_completions(self, request: Request, answer: Answer) -> None:
         prompt = len(words(json.dumps(request.data.get("prompt", ""))))
@@ -239,6 +251,9 @@ class Server:
         asked = request.data.get("max_tokens", request.data.get("n_predict"))
         pieces, cut = self.pieces(asked, self.slot_context - prompt)
         style.prompt, style.completion = prompt, len(pieces)
+        style.answers = request.data.get("n") or request.data.get("n_cmpl") or 1
+        style.cached = min(self.switches["cached"] or 0, prompt)
+        style.prompt_per_second = prompt / (self.switches["first_token_seconds"] or 1e-4)
         style.finish = "length" if cut else "stop"
         style.usage_asked = bool((request.data.get("stream_options") or {}).get("include_usage"))
         if request.data.get("stream"):
@@ -263,24 +278,45 @@ class Server:
             async with self.slots:
                 entry["state"] = "running"
                 if not await self.refused(answer):
-                    progress = (request.data.get("return_progress") and self.switches["progress"]) or 0
-                    pings = (whole is None and self.switches["pings"]) or 0
-                    if not progress and not pings:
-                        await self.wait(answer, self.switches["first_token_seconds"] or 0)
-                    if whole is not None:
-                        await self.wait(answer, (self.switches["token_seconds"] or 0) * len(pieces))
-                        await answer.json(whole())
-                    else:
-                        await answer.begin_stream()
-                        await self.read_prompt(answer, style, progress, pings)
-                        await self.stream(answer, style, list(pieces), entry)
+                    await self.generate(request, answer, whole, style, list(pieces), entry)
             entry["state"] = "done"
             self.answered += 1
         finally:
             if entry["state"] != "done":
                 entry["state"] = "closed"
+            request.attempt.note(end=entry["state"])
         if self.answered == self.switches["crash_after_requests"]:
             crash("told to crash after so many requests")
+
+    async def generate(self, request, answer, whole, style, pieces, entry) -> None:
+        progress = (request.data.get("return_progress") and self.switches["progress"]) or 0
+        pings = (whole is None and self.switches["pings"]) or 0
+        if not progress and not pings:
+            began = time.monotonic()
+            try:
+                await self.wait(answer, self.switches["first_token_seconds"] or 0)
+            except Aborted:
+                request.attempt.note(
+                    prompt=min(style.prompt, round(style.prompt_per_second * (time.monotonic() - began)))
+                )
+                raise
+        request.attempt.note(prompt=style.prompt)
+        if whole is not None:
+            await self.make_whole(request, answer, len(pieces) * style.answers)
+            request.attempt.note(answer=len(pieces) * style.answers)
+            await answer.json(whole())
+        else:
+            await answer.begin_stream()
+            if await self.read_prompt(answer, style, progress, pings):
+                await self.stream(answer, style, pieces, entry, request.attempt)
+
+    async def make_whole(self, request: Request, answer: Answer, tokens: int) -> None:
+        for number in range(tokens if self.switches["token_seconds"] else 0):
+            try:
+                await self.wait(answer, self.switches["token_seconds"])
+            except Aborted:
+                request.attempt.note(made=number)
+                raise
 
     async def refused(self, answer: Answer) -> bool:
         mode = self.switches["generate"] or "ok"
@@ -300,9 +336,13 @@ class Server:
             await asyncio.sleep(min(left, 0.02))
             answer.check()
 
-    async def read_prompt(self, answer: Answer, style: Style, progress: int, pings: int) -> None:
+    async def read_prompt(self, answer: Answer, style: Style, progress: int, pings: int) -> bool:
+        """False: it failed and has said so."""
         count = pings or progress
         for number in range(count):
+            if number == self.switches["error_in_prompt"]:
+                await answer.events([FAILURE], last=True, done=False)
+                return False
             if number == self.switches["cut_in_prompt"]:
                 raise Aborted
             if pings:
@@ -312,33 +352,58 @@ class Server:
                 [opening] = style.opening()
                 await answer.events([{**opening, "prompt_progress": told}])
             await self.wait(answer, (self.switches["first_token_seconds"] or 0) / count)
+        return True
 
-    async def stream(self, answer: Answer, style: Style, pieces: list[str], entry: dict) -> None:
+    async def stream(self, answer, style: Style, pieces: list[str], entry: dict, attempt: Attempt) -> None:
         reasoning = words(str(self.switches["reasoning"] or "")) if isinstance(style, ChatStyle) else []
         deltas = [style.reasoning_delta(piece) for piece in reasoning] + [style.delta(piece) for piece in pieces]
+        deltas = style.for_each_answer(deltas)
         pause = self.switches["token_seconds"] or 0
-        limit = min(self.switches[name] or 10**9 for name in ("cut_after", "crash_after_deltas", "silent_after"))
-        if not pause and limit > len(deltas):  # as fast as it goes: benches measure the gateway, not this program
-            await answer.events([*style.opening(), *deltas, *style.closing()], last=True)
+        limits = [self.switches[name] for name in ("cut_after", "crash_after_deltas", "silent_after", "error_after")]
+        limit = min(10**9 if found is None else found for found in limits)
+        opening, closing = style.for_each_answer(style.opening()), style.closings()
+        after_finish = self.switches["after_finish"]
+        if (
+            not pause and limit > len(deltas) and not after_finish
+        ):  # as fast as it goes: benches measure the gateway, not this program
+            attempt.note(answer=len(deltas))
+            await answer.events([*opening, *deltas, *closing], last=True)
             entry["deltas"] = len(deltas)
             return
-        await answer.events(style.opening())
+        await answer.events(opening)
         for number, delta in enumerate(deltas):
             if number >= limit:
                 await self.break_off(answer)
+                return
             await self.wait(answer, pause)
+            attempt.note(answer=1)
             await answer.events([delta])
             entry["deltas"] = number + 1
         if limit <= len(deltas):
             await self.break_off(answer)
-        await answer.events(style.closing(), last=True)
+            return
+        await self.finish(answer, closing, after_finish)
+
+    async def finish(self, answer: Answer, closing: list[dict], after_finish: str | None) -> None:
+        if not after_finish:
+            return await answer.events(closing, last=True)
+        await answer.events([event for event in closing if event["choices"]])
+        if after_finish == "cut":
+            raise Aborted
+        return await self.wait(answer, 1e9)
 
     async def break_off(self, answer: Answer) -> None:
         if self.switches["crash_after_deltas"]:
             crash("told to crash in the middle of a stream")
+        if self.switches["error_after"] is not None:
+            return await answer.events([FAILURE], last=True, done=False)
         if self.switches["cut_after"]:
             raise Aborted
-        await self.wait(answer, 1e9)
+        return await self.wait(answer, 1e9)
+
+
+def prompt_of(messages: list) -> int:
+    return 3 + sum(len(words(json.dumps(message.get("content", "")))) for message in messages)
 
 
 ROUTES = {
@@ -350,120 +415,14 @@ ROUTES = {
     ("POST", "/detokenize"): "detokenize",
     ("POST", "/v1/embeddings"): "embeddings",
     ("POST", "/embeddings"): "embeddings",
+    ("POST", "/v1/rerank"): "rerank",
     ("POST", "/v1/chat/completions"): "chat",
+    ("POST", "/v1/chat/completions/input_tokens"): "input_tokens",
     ("POST", "/chat/completions"): "chat",
     ("POST", "/v1/completions"): "completions",
     ("POST", "/completion"): "native",
     ("POST", "/completions"): "native",
 }
-
-
-# -- what answers look like ------------------------------------------------------------------------------------------
-class Style:
-    object_name = ""
-
-    def __init__(self, model: str) -> None:
-        self.model = model
-        self.id = "chatcmpl-" + uuid.uuid4().hex
-        self.created = int(time.time())
-        self.prompt = self.completion = 0
-        self.finish = "stop"
-        self.usage_asked = False
-
-    def base(self, choices: list, name: str) -> dict:
-        return {
-            "choices": choices,
-            "created": self.created,
-            "id": self.id,
-            "model": self.model,
-            "system_fingerprint": "stand-in",
-            "object": name,
-        }
-
-    def figures(self) -> dict:
-        usage = {
-            "completion_tokens": self.completion,
-            "prompt_tokens": self.prompt,
-            "total_tokens": self.prompt + self.completion,
-            "prompt_tokens_details": {"cached_tokens": 0},
-        }
-        return {"usage": usage, "timings": timings(self.prompt, self.completion)}
-
-    def opening(self) -> list[dict]:
-        return []
-
-    def reasoning_delta(self, text: str) -> dict:
-        raise NotImplementedError
-
-
-class ChatStyle(Style):
-    def chunk(self, delta: dict, finish: str | None = None) -> dict:
-        return self.base([{"finish_reason": finish, "index": 0, "delta": delta}], "chat.completion.chunk")
-
-    def opening(self) -> list[dict]:
-        return [self.chunk({"role": "assistant", "content": None})]
-
-    def delta(self, text: str) -> dict:
-        return self.chunk({"content": text})
-
-    def reasoning_delta(self, text: str) -> dict:
-        return self.chunk({"reasoning_content": text})
-
-    def closing(self) -> list[dict]:
-        last = self.chunk({}, self.finish)
-        if not self.usage_asked:
-            return [{**last, "timings": self.figures()["timings"]}]
-        return [last, {**self.base([], "chat.completion.chunk"), **self.figures()}]
-
-    def whole(self, text: str, reasoning: str) -> dict:
-        message = {"role": "assistant", "content": text} | ({"reasoning_content": reasoning} if reasoning else {})
-        choice = {"finish_reason": self.finish, "index": 0, "message": message}
-        return {**self.base([choice], "chat.completion"), **self.figures()}
-
-
-class TextStyle(Style):
-    def delta(self, text: str, finish: str | None = None) -> dict:
-        return self.base([{"text": text, "index": 0, "logprobs": None, "finish_reason": finish}], "text_completion")
-
-    def closing(self) -> list[dict]:
-        return [{**self.delta("", self.finish), **self.figures()}]
-
-    def whole(self, text: str, reasoning: str) -> dict:
-        return {**self.delta(text, self.finish), **self.figures()}
-
-
-class NativeStyle(Style):
-    def delta(self, text: str) -> dict:
-        return {"index": 0, "content": text, "tokens": [], "stop": False, "tokens_evaluated": self.prompt}
-
-    def whole(self, text: str, reasoning: str) -> dict:
-        return {
-            "index": 0,
-            "content": text,
-            "tokens": [],
-            "stop": True,
-            "model": self.model,
-            "tokens_predicted": self.completion,
-            "tokens_evaluated": self.prompt,
-            "timings": timings(self.prompt, self.completion),
-        }
-
-    def closing(self) -> list[dict]:
-        return [self.whole("", "")]
-
-
-def timings(prompt: int, completion: int) -> dict:
-    return {
-        "cache_n": 0,
-        "prompt_n": prompt,
-        "prompt_ms": 1.0 * prompt,
-        "prompt_per_token_ms": 1.0,
-        "prompt_per_second": 1000.0,
-        "predicted_n": completion,
-        "predicted_ms": 10.0 * completion,
-        "predicted_per_token_ms": 10.0,
-        "predicted_per_second": 100.0,
-    }
 
 
 def too_long(prompt: int, context: int) -> dict:
@@ -478,83 +437,6 @@ def words(text: str) -> list[str]:
 
 def embedding(text: str) -> list[float]:
     return [((sum(text.encode()) * (index + 7)) % 101 - 50) / 100 for index in range(8)]
-
-
-# -- HTTP/1.1 --------------------------------------------------------------------------------------------------------
-async def read_request(reader: asyncio.StreamReader) -> Request | None:
-    try:
-        head = await reader.readuntil(b"\r\n\r\n")
-    except asyncio.IncompleteReadError:
-        return None
-    lines = head.decode("latin-1").split("\r\n")
-    method, target, _version = lines[0].split(" ", 2)
-    headers = {}
-    for line in lines[1:]:
-        name, _colon, value = line.partition(":")
-        headers[name.lower()] = value.strip()
-    body = await read_body(reader, headers)
-    return Request(method, target.partition("?")[0], headers, body)
-
-
-async def read_body(reader: asyncio.StreamReader, headers: dict) -> bytes:
-    if headers.get("transfer-encoding", "").lower() != "chunked":
-        return await reader.readexactly(int(headers.get("content-length") or 0))
-    parts = []
-    while size := int((await reader.readline()).split(b";")[0], 16):
-        parts.append(await reader.readexactly(size))
-        await reader.readexactly(2)
-    await reader.readline()
-    return b"".join(parts)
-
-
-class Answer:
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, close: bool) -> None:
-        self.reader, self.writer, self.close = reader, writer, close
-
-    def check(self) -> None:
-        if self.reader.at_eof() or self.writer.transport.is_closing():
-            raise Aborted
-
-    def head(self, status: int, content_type: str, rest: str) -> bytes:
-        connection = (
-            "Connection: close"
-            if self.close
-            else f"Keep-Alive: timeout={KEEP_ALIVE_SECONDS}, max={KEEP_ALIVE_REQUESTS}"
-        )
-        reason = REASONS.get(status, "Status")
-        return (
-            f"HTTP/1.1 {status} {reason}\r\nServer: llama.cpp\r\nContent-Type: {content_type}\r\n{rest}\r\n{connection}\r\n\r\n"
-        ).encode()
-
-    async def send(self, status: int, body: bytes, content_type: str = "application/json; charset=utf-8") -> None:
-        self.close = self.close or status >= 400
-        self.writer.write(self.head(status, content_type, f"Content-Length: {len(body)}") + body)
-        await self.writer.drain()
-
-    async def json(self, data: dict, status: int = 200) -> None:
-        await self.send(status, json.dumps(data, separators=(",", ":"), ensure_ascii=False).encode())
-
-    async def error(self, status: int, message: str, kind: str) -> None:
-        await self.json({"error": {"message": message, "type": kind, "code": status}}, status)
-
-    async def begin_stream(self) -> None:
-        self.writer.write(self.head(200, "text/event-stream", "X-Accel-Buffering: no\r\nTransfer-Encoding: chunked"))
-
-    async def events(self, events: list[dict], last: bool = False) -> None:
-        out = []
-        for event in events:
-            data = b"data: " + json.dumps(event, separators=(",", ":"), ensure_ascii=False).encode() + b"\n\n"
-            out.append(b"%x\r\n%s\r\n" % (len(data), data))
-        if last:
-            out.append(b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n")
-        self.check()
-        self.writer.write(b"".join(out))
-        await self.writer.drain()
-
-    async def ping(self) -> None:
-        self.check()
-        self.writer.write(b"3\r\n:\n\n\r\n")
-        await self.writer.drain()
 
 
 # -- the process -----------------------------------------------------------------------------------------------------

@@ -21,6 +21,8 @@ from llmplatform.lib.errors import ApiError as ApiError
 
 logger = logging.getLogger(__name__)
 CHALLENGE = 'Bearer realm="api"'
+# It is away or busy; other errors of it are a fault of ours.
+DATABASE_TROUBLE = (OperationalError, InterfaceError)
 DATABASE_RETRY_SECONDS = 5
 
 
@@ -40,6 +42,11 @@ def exception_handler(exc: Exception, context: dict[str, Any]) -> Response:
     if error.status_code == 401:
         response["WWW-Authenticate"] = CHALLENGE
     return response
+
+
+def database_unavailable() -> ApiError:
+    text = _("The database does not answer; try again in a moment.")
+    return ApiError("database_unavailable", text, 503, retry_after=DATABASE_RETRY_SECONDS)
 
 
 def _invalid(details: Any) -> ApiError:
@@ -82,12 +89,7 @@ def _as_api_error(exc: Exception) -> ApiError | None:
             return ApiError("invalid_request", _("The request cannot be read."))
         case OperationalError() | InterfaceError():
             logger.error("the database does not answer", exc_info=exc)
-            return ApiError(
-                "database_unavailable",
-                _("The database does not answer; try again in a moment."),
-                503,
-                retry_after=DATABASE_RETRY_SECONDS,
-            )
+            return database_unavailable()
         case exceptions.MethodNotAllowed():
             return ApiError("method_not_allowed", _("This address does not take that method."), 405)
         case exceptions.APIException():

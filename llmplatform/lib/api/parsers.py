@@ -18,21 +18,24 @@ from rest_framework.exceptions import ParseError
 from rest_framework.parsers import BaseParser
 
 from llmplatform.lib.api.errors import ApiError
-
-DEEPEST = 64
+from llmplatform.lib.json_bounds import DEEPEST, is_too_complex
 
 
 class StrictJSONParser(BaseParser):
-    """Takes JSON whatever the declared type is (curl's default is a form)."""
+    """Takes JSON whatever the declared type is (curl's default is a form). A view may take less than all of them with
+    ``longest_body`` (bytes)."""
 
     media_type = "*/*"
 
     def parse(self, stream: Any, media_type: str | None = None, parser_context: Mapping[str, Any] | None = None) -> Any:
-        return parse_json(_read(stream))
+        view = (parser_context or {}).get("view")
+        return parse_json(_read(stream, getattr(view, "longest_body", settings.DATA_UPLOAD_MAX_MEMORY_SIZE)))
 
 
 def parse_json(raw: bytes) -> Any:
     """Raises ParseError."""
+    if is_too_complex(raw):
+        raise ParseError(_("it is nested too deeply or has too many parts"))
     try:
         data = json.loads(
             raw.decode("utf-8-sig"), object_pairs_hook=_unique_keys, parse_constant=_no_constant, parse_float=_finite
@@ -47,15 +50,20 @@ def parse_json(raw: bytes) -> Any:
     return data
 
 
-def _read(stream: Any) -> bytes:
-    limit = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
+def _read(stream: Any, limit: int) -> bytes:
     try:
         raw: bytes = stream.read(limit + 1)
     except RequestDataTooBig:
         raw = b" " * (limit + 1)
     if len(raw) > limit:
-        raise ApiError("request_too_large", _("The body is larger than %(limit)d MB.") % {"limit": limit // 2**20}, 413)
+        raise ApiError("request_too_large", _too_large(limit), 413)
     return raw
+
+
+def _too_large(limit: int) -> str:
+    if limit < 2**20:
+        return _("The body is larger than %(limit)d KB.") % {"limit": limit // 2**10}
+    return _("The body is larger than %(limit)d MB.") % {"limit": limit // 2**20}
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

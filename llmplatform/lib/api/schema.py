@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from drf_spectacular.extensions import OpenApiAuthenticationExtension
+from drf_spectacular.extensions import OpenApiAuthenticationExtension, OpenApiSerializerExtension
 from drf_spectacular.openapi import AutoSchema
+from rest_framework import serializers
 
-BEARER = {"type": "http", "scheme": "bearer", "description": "The access token of /api/v1/auth/login."}
-
+BEARER = {"type": "http", "scheme": "bearer", "description": "The access token of /api/v1/auth/login, or an API key."}
+API_KEY = {"type": "apiKey", "in": "header", "name": "x-api-key", "description": "The same in Anthropic's header."}
 
 ERROR = {
     "type": "object",
@@ -51,12 +52,28 @@ def add_error_answer(result: dict[str, Any], generator: Any, **_others: Any) -> 
     return result
 
 
+class StrictSerializerSchema(OpenApiSerializerExtension):
+    """What a request body of ours refuses: fields that are not described, and empty texts where they mean nothing."""
+
+    target_class = "llmplatform.lib.api.serializers.StrictSerializer"
+    match_subclasses = True
+
+    def map_serializer(self, auto_schema: AutoSchema, direction: str) -> dict[str, Any]:
+        schema: dict[str, Any] = auto_schema._map_serializer(self.target, direction, bypass_extensions=True)
+        if direction != "request":
+            return schema
+        for name, field in self.target.fields.items():
+            if isinstance(field, serializers.CharField) and not field.allow_blank:
+                schema["properties"][name].setdefault("minLength", 1)
+        return {**schema, "additionalProperties": False}
+
+
 class BearerScheme(OpenApiAuthenticationExtension):
     target_class = "accounts.api.authentication.BearerAuthentication"
-    name = "bearer"
+    name = ["bearer", "api_key"]
 
-    def get_security_definition(self, auto_schema: AutoSchema) -> dict[str, Any]:
-        return BEARER
+    def get_security_definition(self, auto_schema: AutoSchema) -> list[dict[str, Any]]:
+        return [BEARER, API_KEY]
 
 
 class SessionScheme(OpenApiAuthenticationExtension):

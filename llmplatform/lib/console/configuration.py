@@ -32,16 +32,30 @@ NAVIGATION: list[dict[str, Any]] = [
         ],
     },
     {
-        "title": _("Usage and balances"),
+        "title": _("People"),
         "items": [
-            _item(_("Usage"), "bar_chart", "admin:accounts_usagerecord_changelist"),
-            _item(_("Balances"), "account_balance_wallet", "admin:accounts_wallet_changelist", ADMINISTRATORS),
-            _item(_("Ledger"), "receipt_long", "admin:accounts_ledgerentry_changelist", ADMINISTRATORS),
+            _item(_("Users"), "group", "admin:accounts_user_changelist", ADMINISTRATORS),
+            _item(_("Groups"), "groups", "admin:accounts_group_changelist", ADMINISTRATORS),
+            _item(_("API keys"), "key", "admin:accounts_apikey_changelist", ADMINISTRATORS),
+            _item(_("Invites"), "person_add", "admin:accounts_invite_changelist", ADMINISTRATORS),
+            _item(_("Audit"), "policy", "admin:accounts_auditentry_changelist", ADMINISTRATORS),
         ],
     },
     {
-        "title": _("People"),
-        "items": [_item(_("Users"), "group", "admin:accounts_user_changelist", ADMINISTRATORS)],
+        "title": _("Money"),
+        "items": [
+            _item(_("Balances"), "account_balance_wallet", "admin:accounts_wallet_changelist", ADMINISTRATORS),
+            _item(_("Ledger"), "receipt_long", "admin:accounts_ledgerentry_changelist", ADMINISTRATORS),
+            _item(_("Redeem codes"), "redeem", "admin:accounts_redeembatch_changelist", ADMINISTRATORS),
+            _item(_("Prices and limits"), "sell", "admin:accounts_modelpolicy_changelist", ADMINISTRATORS),
+        ],
+    },
+    {
+        "title": _("Usage"),
+        "items": [
+            _item(_("Usage report"), "bar_chart", "console_usage_report"),
+            _item(_("Requests"), "list_alt", "admin:accounts_usagerecord_changelist"),
+        ],
     },
     {
         "title": _("Elsewhere"),
@@ -77,8 +91,8 @@ UNFOLD: dict[str, Any] = {
     "SHOW_LANGUAGES": True,
     "LANGUAGES": {"action": reverse_lazy("language")},
     "SHOW_BACK_BUTTON": False,
-    "STYLES": [_file("console/console.css")],
-    "SCRIPTS": [_file("console/theme.js")],
+    "STYLES": [_file("console/console.css"), _file("console/pages.css")],
+    "SCRIPTS": [_file("console/theme.js"), _file("console/accessible.js")],
     "COLORS": {"primary": PRIMARY},
     "DASHBOARD_CALLBACK": "llmplatform.console.dashboard.dashboard",
     "ACCOUNT": {"navigation": [{"title": _("Change password"), "link": lambda _request: reverse("password")}]},

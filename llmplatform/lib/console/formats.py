@@ -7,7 +7,7 @@ from decimal import Decimal
 
 from django.template.defaultfilters import filesizeformat
 from django.utils import timezone
-from django.utils.formats import localize, number_format
+from django.utils.formats import date_format, localize, number_format
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.timesince import timesince
@@ -24,6 +24,13 @@ def credits(micro: int | None) -> str:
     amount = Decimal(micro) / MICRO
     places = max(2, -int(amount.normalize().as_tuple().exponent))
     return str(number_format(amount, decimal_pos=places, use_l10n=True, force_grouping=True))
+
+
+def rounded_credits(micro: int) -> str:
+    """Credits as people read them: small amounts to the last unit, large ones to the hundredth."""
+    amount = Decimal(micro) / MICRO
+    places = 2 if abs(amount) >= 100 else max(0, -int(amount.normalize().as_tuple().exponent))
+    return str(number_format(round(amount, places), places, use_l10n=True, force_grouping=True))
 
 
 def number(value: float | None, places: int = 0) -> str:
@@ -53,7 +60,7 @@ def ago(moment: datetime | None) -> str | SafeString:
 
 
 def moment(value: datetime, with_date: bool = False) -> SafeString:
-    """The time to the second in the service's time zone, short enough for a table."""
+    """The time to the second in the reader's time zone, short enough for a table."""
     local = timezone.localtime(value)
     shown = local.strftime(
         "%H:%M:%S" if local.date() == timezone.localdate() and not with_date else "%Y-%m-%d %H:%M:%S"
@@ -63,7 +70,21 @@ def moment(value: datetime, with_date: bool = False) -> SafeString:
     )
 
 
+def day(value: datetime) -> str:
+    return str(date_format(timezone.localtime(value), "SHORT_DATE_FORMAT"))
+
+
 def signed_credits(micro: int) -> str:
     if not micro:
         return NOTHING
     return f"{'+' if micro > 0 else '−'}{credits(abs(micro))}"
+
+
+def limits(requests: int, tokens: int, concurrent: int) -> str:
+    """What may pass in a minute and at once; 0 is no limit."""
+    said = [
+        _("%(count)s requests a minute") % {"count": number(requests)} if requests else "",
+        _("%(count)s tokens a minute") % {"count": number(tokens)} if tokens else "",
+        _("%(count)s at once") % {"count": number(concurrent)} if concurrent else "",
+    ]
+    return ", ".join(part for part in said if part) or _("no limit")

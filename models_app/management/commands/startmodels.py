@@ -16,7 +16,7 @@ from django.utils import translation
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from llmplatform.lib import parent_watch
+from llmplatform.lib import audit, parent_watch
 from llmplatform.lib.early_messages import terminal_language
 from llmplatform.lib.errors import ApiError
 from models_app import services, supervisor_lock, waiting
@@ -44,6 +44,7 @@ class Command(BaseCommand):
             if lock is None and not self._wait(options["names"] or waiting.active_names(), options["timeout"]):
                 sys.exit(1)
         if lock is not None:
+            audit.run_as_service("supervisor")
             asyncio.run(supervise())
 
     def _take_up(self, names: list[str]) -> None:

@@ -1,0 +1,37 @@
+"""Limits on the inference path: a request's place within what its key, user, group and model may do."""
+
+from __future__ import annotations
+
+from accounts.callers import Caller
+from accounts.limits import Limiter, LimitExceeded, limiter
+from accounts.prices import Policy
+from gateway import errors
+
+
+class Place:
+    """Whoever has taken one must leave it."""
+
+    __slots__ = ("_limiter", "_request_id", "headers")
+
+    def __init__(self, limiter: Limiter | None, request_id: str, headers: dict[str, str]) -> None:
+        self._limiter = limiter
+        self._request_id = request_id
+        self.headers = headers  # that tell the caller how much is left
+
+    @classmethod
+    async def take(cls, caller: Caller, policy: Policy, request_id: str, tokens: int) -> Place:
+        """``tokens`` is an estimate. Raises GatewayError when a limit holds the request back."""
+        limits = (*caller.limits, policy.limit) if policy.limit else caller.limits
+        if not limits:
+            return cls(None, request_id, {})
+        found = limiter()
+        try:
+            standing = await found.admit(limits, request_id, tokens)
+        except LimitExceeded as refusal:
+            raise errors.rate_limited(refusal) from None
+        return cls(found, request_id, standing.headers())
+
+    def leave(self, tokens: int) -> None:
+        """With what was really used. The second call does nothing."""
+        if self._limiter is not None:
+            self._limiter.finished(self._request_id, tokens)

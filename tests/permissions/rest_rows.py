@@ -1,0 +1,97 @@
+"""The REST and the inference API: method, path, the least role that may call it, and the scope a key needs for it.
+
+A key acts within its owner's role: it needs both. Several scopes: any of them does.
+"""
+
+from __future__ import annotations
+
+from tests.permissions import ADMIN, ANYONE, MACHINE, NO_KEY, OPERATOR, OPERATOR_OR_MACHINE, USER
+
+REST_ROWS = [
+    ("POST", "api/v1/auth/register", ANYONE, NO_KEY),
+    ("POST", "api/v1/auth/login", ANYONE, NO_KEY),
+    ("POST", "api/v1/auth/refresh", ANYONE, NO_KEY),
+    ("POST", "api/v1/auth/logout", ANYONE, NO_KEY),
+    ("POST", "api/v1/auth/password/reset", ANYONE, NO_KEY),
+    ("POST", "api/v1/auth/password/reset/confirm", ANYONE, NO_KEY),
+    ("GET", "api/v1/auth/me", USER, "usage:read"),
+    ("PATCH", "api/v1/auth/me", USER, "admin"),
+    ("POST", "api/v1/auth/password", USER, NO_KEY),
+    ("GET", "api/v1/usage", USER, "usage:read"),
+    ("GET", "api/v1/usage/report", USER, "usage:read"),
+    ("GET", "api/v1/ledger", USER, "usage:read"),
+    ("POST", "api/v1/redeem", USER, "admin"),
+    ("GET", "api/v1/keys", USER, "admin"),
+    ("POST", "api/v1/keys", USER, "admin"),
+    ("GET", "api/v1/keys/<int:key_id>", USER, "admin"),
+    ("PATCH", "api/v1/keys/<int:key_id>", USER, "admin"),
+    ("DELETE", "api/v1/keys/<int:key_id>", USER, "admin"),
+    ("POST", "api/v1/keys/<int:key_id>/rotate", USER, "admin"),
+    ("GET", "api/v1/audit", ADMIN, "admin"),
+    ("GET", "api/v1/users", ADMIN, "admin"),
+    ("GET", "api/v1/users/<int:user_id>", ADMIN, "admin"),
+    ("PATCH", "api/v1/users/<int:user_id>", ADMIN, "admin"),
+    ("POST", "api/v1/users/<int:user_id>/approve", ADMIN, "admin"),
+    ("POST", "api/v1/users/<int:user_id>/credits", ADMIN, "admin"),
+    ("GET", "api/v1/groups", ADMIN, "admin"),
+    ("POST", "api/v1/groups", ADMIN, "admin"),
+    ("GET", "api/v1/groups/<int:group_id>", ADMIN, "admin"),
+    ("PATCH", "api/v1/groups/<int:group_id>", ADMIN, "admin"),
+    ("DELETE", "api/v1/groups/<int:group_id>", ADMIN, "admin"),
+    ("GET", "api/v1/groups/<int:group_id>/keys", ADMIN, "admin"),
+    ("POST", "api/v1/groups/<int:group_id>/keys", ADMIN, "admin"),
+    ("GET", "api/v1/invites", ADMIN, "admin"),
+    ("POST", "api/v1/invites", ADMIN, "admin"),
+    ("DELETE", "api/v1/invites/<int:invite_id>", ADMIN, "admin"),
+    ("GET", "api/v1/models", USER, "models:read"),
+    ("POST", "api/v1/models", OPERATOR, "models:write"),
+    ("GET", "api/v1/models/<str:name>", USER, "models:read"),
+    ("PATCH", "api/v1/models/<str:name>", OPERATOR, "models:write"),
+    ("DELETE", "api/v1/models/<str:name>", OPERATOR, "models:write"),
+    ("POST", "api/v1/models/<str:name>/start", OPERATOR, "models:write"),
+    ("POST", "api/v1/models/<str:name>/stop", OPERATOR, "models:write"),
+    ("POST", "api/v1/models/<str:name>/restart", OPERATOR, "models:write"),
+    ("GET", "api/v1/models/<str:name>/logs", OPERATOR, "admin"),
+    ("GET", "api/v1/cluster/stats", USER, "models:read"),
+    ("GET", "api/v1/cluster/nodes", OPERATOR, "admin"),
+    ("DELETE", "api/v1/cluster/nodes/<str:node_id>", OPERATOR, "admin"),
+    ("POST", "api/v1/cluster/nodes/<str:node_id>/drain", OPERATOR, "admin"),
+    ("POST", "api/v1/cluster/nodes/<str:node_id>/resume", OPERATOR, "admin"),
+    ("POST", "api/v1/cluster/join", OPERATOR_OR_MACHINE, "admin"),
+    ("POST", "api/v1/cluster/heartbeat", MACHINE, NO_KEY),
+    ("GET", "api/v1/monitoring/system", OPERATOR, "admin"),
+    ("GET", "api/v1/monitoring/metrics", OPERATOR, "admin"),
+    ("GET", "api/v1/logs", OPERATOR, "admin"),
+    ("GET", "metrics", OPERATOR, "admin"),  # and, without a name, addresses in METRICS_ALLOW
+    ("GET", "api/schema", ANYONE, NO_KEY),
+    ("GET", "api/docs", ANYONE, NO_KEY),
+]
+
+INFERENCE_ROWS = [
+    ("POST", "v1/chat/completions", USER, "inference"),
+    ("POST", "v1/completions", USER, "inference"),
+    ("POST", "v1/responses", USER, "inference"),
+    ("POST", "v1/messages", USER, "inference"),
+    ("POST", "v1/messages/count_tokens", USER, "inference"),
+    ("POST", "v1/embeddings", USER, "inference"),
+    ("POST", "v1/rerank", USER, "inference"),
+    ("POST", "v1/tokenize", USER, "inference"),
+    ("POST", "v1/detokenize", USER, "inference"),
+    ("GET", "v1/models", USER, "inference models:read"),
+    ("GET", "v1/models/<str:name>", USER, "inference models:read"),
+    ("POST", "api/v1/v1/chat/completions", USER, "inference"),
+    ("POST", "api/v1/v1/completions", USER, "inference"),
+    ("POST", "api/v1/v1/responses", USER, "inference"),
+    ("POST", "api/v1/v1/messages", USER, "inference"),
+    ("POST", "api/v1/v1/messages/count_tokens", USER, "inference"),
+    ("POST", "api/v1/v1/embeddings", USER, "inference"),
+    ("POST", "api/v1/v1/rerank", USER, "inference"),
+    ("POST", "api/v1/v1/tokenize", USER, "inference"),
+    ("POST", "api/v1/v1/detokenize", USER, "inference"),
+    ("GET", "api/v1/v1/models", USER, "inference models:read"),
+    ("GET", "api/v1/v1/models/<str:name>", USER, "inference models:read"),
+    ("POST", "api/v1/models/<str:name>/chat", USER, "inference"),
+]
+
+# A first message {"type": "auth", "token": …}, or the session.
+WEBSOCKET_ROWS = [("ws/chat", USER, "inference")]
