@@ -37,7 +37,7 @@ SLOTS = 4096  # answers under way or not yet settled; whatever is more is not no
 SLOT_BYTES = 1024
 HEAD = struct.Struct("=II")
 LENGTH, DELIVERED = struct.Struct("=I"), struct.Struct("=I")
-STRANGER_SECONDS = 86400.0  # as long as its holds are left alone: quota.OLDEST_HOLD
+STRANGER_SECONDS = 86400.0  # so long, what a machine nobody knows left behind is left alone: its holds too
 
 
 class Note(NamedTuple):

@@ -51,7 +51,7 @@ LARGEST_CHANGE = 10**15
 RELEASED_AT_ONCE = 500
 # Of a process on another machine, or on this one before it got another name, nobody here knows whether it lives. No answer takes
 # so long; if one did, its settlement would still be charged, from what is available then.
-OLDEST_HOLD = timedelta(days=1)
+OLDEST_HOLD = timedelta(seconds=journal.STRANGER_SECONDS)
 
 
 class InsufficientQuota(QuotaError):

@@ -12,7 +12,7 @@ from django.contrib.admin.options import IncorrectLookupParameters
 from django.contrib.admin.views.main import ChangeList
 from django.core.exceptions import PermissionDenied
 from django.db.models import Q, QuerySet
-from django.http import HttpRequest, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponseRedirect, QueryDict
 from django.http.response import HttpResponseBase
 from django.urls import NoReverseMatch, URLPattern, path, reverse
 from django.utils import timezone
@@ -26,7 +26,7 @@ from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
 from accounts import audit_reading, audit_words
 from accounts.admin.filters import TimeFilter
 from accounts.api.audit import csv_answer
-from accounts.models import AuditEntry, User
+from accounts.models import ApiKey, AuditEntry, User
 from accounts.models.audit import Area
 from llmplatform.lib import audit
 from llmplatform.lib.console import formats
@@ -105,7 +105,9 @@ class PersonFilter(FormFilter):
             return queryset
         for prefix, text in PROGRAMS.items():
             if who == str(text):
-                return queryset.filter(actor=None, actor_name__startswith=prefix)
+                return audit_reading.by_program(queryset, prefix)
+        if ":" in who:
+            return audit_reading.by_program(queryset, who)
         found = User.objects.filter(username__iexact=who).first()
         return queryset.filter(actor=found) if found else queryset.none()
 
@@ -142,21 +144,25 @@ class WhenFilter(FormFilter):
 
 class _ObjectForm(forms.Form):
     object = forms.CharField(required=False, max_length=120, widget=forms.HiddenInput)
+    key = forms.IntegerField(required=False, min_value=1, max_value=2**63 - 1, widget=forms.HiddenInput)
 
 
 class ObjectFilter(FormFilter):
-    """``?object=user:5``, as the “History” of a page asks for it. There is nothing to choose."""
+    """``?object=user:5``, as the “History” of a page asks for it, and ``?key=5``: done with that key. Nothing to choose."""
 
     title = gettext_lazy("object")
     form_class = _ObjectForm
     template = "console/filter_hidden.html"
 
     def has_output(self) -> bool:
-        return bool(self.values.get("object"))
+        return bool(self.values.get("object") or self.values.get("key"))
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         kind, _colon, number = self.values.get("object", "").partition(":")
-        return queryset.filter(target_type=kind, target_id=number) if kind else queryset
+        if kind:
+            queryset = queryset.filter(target_type=kind, target_id=number)
+        key = self.values.get("key")
+        return queryset.filter(key_id=key) if key else queryset
 
 
 @admin.register(AuditEntry)
@@ -168,7 +174,7 @@ class AuditEntryAdmin(LongTableAdmin):
     list_before_template = "console/audit_bar.html"
     fields = ("full_time", "who", "address", "what", "target", "all_changes", "code")
     search_fields = ("target_name",)  # see get_search_results
-    search_help_text = gettext_lazy("Name of an object or a person")
+    search_help_text = gettext_lazy("Name of an object or a person, or an address")
     ordering = ("-created_at", "-id")
     sortable_by = ()
 
@@ -182,14 +188,7 @@ class AuditEntryAdmin(LongTableAdmin):
         return [path("csv/", wrap(self.csv), name="accounts_auditentry_csv"), *super().get_urls()]
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> Any:
-        kind, _colon, number = request.GET.get("object", "").partition(":")
-        newest = (
-            AuditEntry.objects.filter(target_type=kind, target_id=number).order_by("-created_at").first()
-            if kind
-            else None
-        )
-        only = f"{audit_words.type_text(kind)} {newest.target_name if newest else number}" if kind else ""
-        return super().changelist_view(request, {**(extra_context or {}), "only_object": only})
+        return super().changelist_view(request, {**(extra_context or {}), **_only_shown(request.GET)})
 
     def csv(self, request: HttpRequest) -> HttpResponseBase:
         """What the list would show with the same filters, all of it."""
@@ -216,7 +215,10 @@ class AuditEntryAdmin(LongTableAdmin):
         name = _link(User, str(entry.actor_id or ""), audit_words.actor_text(entry.actor_name))
         if entry.key is None:
             return name
-        return format_html('{} <span class="c-why">{}</span>', name, _("with key %(key)s") % {"key": entry.key})
+        key = format_html('<a class="c-link" href="?key={}">{}</a>', entry.key_id, entry.key)
+        return format_html(
+            '{} <span class="c-why">{}</span>', name, format_html(_("with key %(key)s") % {"key": "{}"}, key)
+        )
 
     @display(description=gettext_lazy("what"))
     def what(self, entry: AuditEntry) -> SafeString:
@@ -241,6 +243,17 @@ class AuditEntryAdmin(LongTableAdmin):
     @display(description=gettext_lazy("changes"))
     def all_changes(self, entry: AuditEntry) -> str | SafeString:
         return _list_of(entry, len(entry.changes))
+
+
+def _only_shown(query: QueryDict) -> dict[str, str]:
+    """Of what the list is, where ``ObjectFilter`` narrows it, for the line above it."""
+    if (number := query.get("key", "")).isdecimal():
+        return {"only_key": str(ApiKey.objects.filter(pk=number[:18]).first() or number)}
+    kind, _colon, number = query.get("object", "").partition(":")
+    if not kind:
+        return {}
+    newest = AuditEntry.objects.filter(target_type=kind, target_id=number).order_by("-created_at").first()
+    return {"only_object": f"{audit_words.type_text(kind)} {newest.target_name if newest else number}"}
 
 
 def _list_of(entry: AuditEntry, most: int) -> str | SafeString:

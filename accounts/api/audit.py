@@ -23,6 +23,7 @@ from accounts.models import AuditEntry, User
 from accounts.models.audit import Area
 from llmplatform.lib.api.permissions import IsAdministrator
 from llmplatform.lib.api.serializers import ErrorBody, StrictSerializer
+from llmplatform.lib.proxies import parse_address
 
 AMOUNTS = audit_words.CREDITS | audit_words.PRICES
 REFUSALS = {(status, "application/json"): ErrorBody for status in (400, 401, 403)}
@@ -31,7 +32,13 @@ REFUSALS = {(status, "application/json"): ErrorBody for status in (400, 401, 403
 class AuditQuery(StrictSerializer):
     since = serializers.DateTimeField(required=False, help_text="from this time on")
     until = serializers.DateTimeField(required=False, help_text="before this time")
-    who = serializers.CharField(required=False, max_length=150, help_text="user name of the person who acted")
+    who = serializers.CharField(
+        required=False,
+        max_length=150,
+        help_text="user name of the person who acted, or command:NAME and such; `command:` for all of them",
+    )
+    key = serializers.IntegerField(required=False, min_value=1, max_value=2**63 - 1, help_text="id of the API key used")
+    address = serializers.IPAddressField(required=False, help_text="from which the change or login came")
     area = serializers.ChoiceField(Area.values, required=False)
     action = serializers.CharField(required=False, max_length=60, help_text="for example user.login_failed")
     type = serializers.CharField(required=False, max_length=40, help_text="kind of object: user, key, model, node …")
@@ -109,9 +116,9 @@ def _flat(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _filter(query: dict[str, Any]) -> audit_reading.AuditFilter:
-    who = None
-    if "who" in query:
-        who = User.objects.filter(username__iexact=query["who"]).values_list("pk", flat=True).first()
+    who, program = None, query.get("who", "")
+    if program and ":" not in program:
+        who, program = User.objects.filter(username__iexact=program).values_list("pk", flat=True).first(), ""
         if who is None:
             raise ValidationError({"who": [_("There is no such user.")]})
     if "id" in query and "type" not in query:
@@ -120,6 +127,9 @@ def _filter(query: dict[str, Any]) -> audit_reading.AuditFilter:
         since=query.get("since"),
         until=query.get("until"),
         actor_id=who,
+        program=program,
+        key_id=query.get("key"),
+        address=str(parse_address(query.get("address", "")) or ""),
         area=query.get("area", ""),
         action=query.get("action", ""),
         target_type=query.get("type", ""),

@@ -47,6 +47,8 @@ class AuditEntry(OnlyAdded):
         indexes = [
             models.Index(fields=["-created_at", "-id"], name="audit_by_time"),
             models.Index(fields=["actor", "-created_at"], name="audit_by_actor"),
+            models.Index(fields=["key", "-created_at"], name="audit_by_key", condition=models.Q(key__isnull=False)),
+            models.Index(fields=["address", "-created_at"], name="audit_by_address"),
             models.Index(fields=["area", "-created_at"], name="audit_by_area"),
             models.Index(fields=["target_type", "-created_at"], name="audit_by_type"),
             models.Index(fields=["target_name", "-created_at"], name="audit_by_name"),

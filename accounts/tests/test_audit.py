@@ -468,9 +468,26 @@ class TestApi:
         assert len(results(client, "?name=bob")) == 4
         assert {row["action"] for row in results(client, "?name=ann")} == {"balance.topup", "user.create"}
         assert results(client, "?type=node") == []
+        program = audit.actor().name  # what the test itself did
+        assert {row["who"] for row in results(client, f"?who={program.partition(':')[0]}:")} == {program}
+        assert {row["who"] for row in results(client, f"?who={program}")} == {program}
+        assert results(client, f"?who={program}s") == []
+        assert [row["action"] for row in results(client, "?address=127.0.0.1")] == [
+            "user.login_failed",
+            "balance.topup",
+        ]
+        assert results(client, "?address=::ffff:127.0.0.1") == results(client, "?address=127.0.0.1")
+        assert results(client, "?address=10.0.0.1") == results(client, "?key=5") == []
         tomorrow = (timezone.now() + timedelta(days=1)).isoformat().replace("+00:00", "Z")
         assert results(client, f"?since={tomorrow}") == []
         assert len(results(client, f"?until={tomorrow}")) == AuditEntry.objects.count()
+
+    def test_what_was_done_with_a_key(self, as_user, admin: User) -> None:
+        key, _secret = keys.create_key(admin, keys.NewKey(name="build"))
+        with audit.acting(lambda: audit.Actor(admin.pk, "anna", key.pk)):
+            audit.record("model.restart", "model", 1, "tiny")
+        assert [row["action"] for row in results(as_user(admin), f"?key={key.pk}")] == ["model.restart"]
+        assert results(as_user(admin), f"?key={key.pk + 1}") == []
 
     def test_pages(self, as_user, admin: User) -> None:
         for number in range(5):
@@ -486,7 +503,20 @@ class TestApi:
 
     @pytest.mark.parametrize(
         "query",
-        ["who=nobody", "id=5", "area=all", "cursor=x", "limit=0", "since=yesterday", "format=xml", "foo=1", "name=%00"],
+        [
+            "who=nobody",
+            "id=5",
+            "area=all",
+            "cursor=x",
+            "limit=0",
+            "since=yesterday",
+            "format=xml",
+            "foo=1",
+            "name=%00",
+            "address=here",
+            "key=mine",
+            "key=0",
+        ],
     )
     def test_a_query_that_is_not_understood(self, as_user, admin: User, query: str) -> None:
         answer = as_user(admin).get(f"{URL}?{query}")

@@ -33,6 +33,7 @@ CONSOLE = {
     "prices": "/admin/accounts/modelpolicy/",
     "top-up": "/admin/accounts/user/1/top_up/",
     "usage": "/admin/usage/?period=30days",
+    "audit": "/admin/accounts/auditentry/",
 }
 ANSWER_TIME = 120_000  # milliseconds; a small machine with a larger model takes its time
 
@@ -85,10 +86,9 @@ def pages_after_login(page: Page, suffix: str, *, phone: bool) -> None:
     picture(page, "chat-menu", suffix)
     page.goto("/account")
     picture(page, "account", suffix, full=True)
-    page.goto("/account/usage")
-    picture(page, "account-usage", suffix, full=True)
-    page.goto("/account/security")
-    picture(page, "account-security", suffix, full=True)
+    for name in ("balance", "keys", "usage", "security"):
+        page.goto(f"/account/{name}")
+        picture(page, f"account-{name}", suffix, full=True)
     page.goto("/password")
     picture(page, "password", suffix)
     for name, path in CONSOLE.items():

@@ -87,7 +87,9 @@ def test_filters(as_administrator: Client, administrator: User, operator: User, 
     assert shown(as_administrator, "?who=OLGA") == ["node.join", "model.restart"]
     assert shown(as_administrator, "?who=nobody") == []
     assert shown(as_administrator, "?who=command+line") == ["user.login_failed"]
+    assert shown(as_administrator, "?who=command:nobody") == []
     assert shown(as_administrator, "?q=tiny") == ["model.restart"]
+    assert shown(as_administrator, "?q=10.0.0.4") == ["user.update", "balance.adjust", "node.join", "model.restart"]
     assert shown(as_administrator, "?q=be") == ["user.login_failed", "user.update", "balance.adjust"]
     assert shown(as_administrator, f"?object=user:{user.pk}") == ["user.login_failed", "user.update", "balance.adjust"]
     assert len(shown(as_administrator, "?since=1")) == 6
@@ -179,7 +181,18 @@ def test_the_log_is_never_counted(as_administrator: Client, administrator: User,
     with django_assert_max_num_queries(4) as queries:
         page = as_administrator.get(AUDIT).content.decode()
     assert not [query for query in queries.captured_queries if "COUNT(" in query["sql"]]
-    assert page.count("with key build") == 50
+    assert page.count(f'with key <a class="c-link" href="?key={key.pk}">build') == 50
+
+
+def test_what_was_done_with_a_key(as_administrator: Client, administrator: User):
+    key, _secret = keys.create_key(administrator, keys.NewKey(name="build"))
+    with audit.acting(lambda: audit.Actor(administrator.pk, "ada", key.pk)):
+        audit.record("model.restart", "model", 1, "tiny")
+    answer = as_administrator.get(f"{AUDIT}?key={key.pk}")
+    assert [entry.action for entry in answer.context["cl"].result_list] == ["model.restart"]
+    assert "Only what was done with key build" in answer.content.decode()
+    assert shown(as_administrator, f"?key={key.pk + 1}") == []
+    assert len(shown(as_administrator, "?key=x")) == AuditEntry.objects.count()
 
 
 def test_every_action_and_kind_of_object_has_words():
