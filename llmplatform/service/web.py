@@ -35,6 +35,9 @@ APPLICATIONS_MAY_TAKE = 2.5
 BACKGROUND_MAY_TAKE = 2.0
 COUNTING_MAY_TAKE = 1.0
 END_AT_THE_LATEST = 8.0
+# So many connections wait to be taken, if the system allows as many. With Twisted's own 50, some of a thousand that came at once
+# were reset.
+BACKLOG = 4096
 TOO_LARGE_HEAD = (
     b"HTTP/1.1 413 Content Too Large\r\nConnection: close\r\nContent-Type: application/json\r\n"
     b"Content-Length: %d\r\n\r\n"
@@ -220,8 +223,8 @@ def endpoint(host: str, port: int, certificate: str = "", key: str = "") -> str:
     interface = host.strip("[]").replace(":", r"\:")
     if certificate:
         files = f"certKey={_escaped(certificate)}:privateKey={_escaped(key or certificate)}"
-        return f"ssl:port={port}:interface={interface}:{files}"
-    return f"tcp:port={port}:interface={interface}"
+        return f"ssl:port={port}:interface={interface}:backlog={BACKLOG}:{files}"
+    return f"tcp:port={port}:interface={interface}:backlog={BACKLOG}"
 
 
 def _escaped(text: str) -> str:

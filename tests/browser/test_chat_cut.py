@@ -28,7 +28,7 @@ def poor_person(slow_service) -> Person:
     code = (
         "from accounts import quota; from accounts.models import Wallet;"
         f"wallet = Wallet.objects.get(user__username={person.name!r});"
-        "quota.adjust(wallet, 150 * 10**6 - wallet.available, 'tests')"
+        "quota.adjust(wallet, 150_000 - wallet.available, 'tests')"
     )
     done = slow_service.command("shell", "-v0", "-c", code)
     assert done.returncode == 0, done.stderr
@@ -46,6 +46,7 @@ def test_an_answer_cut_to_the_balance(slow_context, poor_person, language):
     ask(page, SHORT)
     expect(last_answer(page).locator(".cut")).to_be_hidden()
     wait_for_end(page)
+    expect(last_answer(page).locator(".cut")).to_be_visible()
     expect(last_answer(page).locator(".cut")).to_have_text(NOTES[language])
     expect(page.locator("#speech")).to_contain_text(NOTES[language])
     page.reload()

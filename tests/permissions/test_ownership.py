@@ -191,6 +191,8 @@ NAMING: dict[str, Callable[[Ann], list[object]]] = {
     "user": lambda ann: ["*", PART, SECRET, ann.user.pk],
     "key": lambda ann: [ann.key.pk],
     "group": lambda ann: [f"group {SECRET}", PART, ann.user.group_id],
+    "group_id": lambda ann: [ann.user.group_id],
+    "address": lambda _ann: ["127.0.0.1"],
     "model": lambda ann: [SECRET],
     "by": lambda _ann: ["user", "key", "model", "group"],
     "q": lambda _ann: [PART, "%"],
@@ -206,7 +208,7 @@ OF_NOBODY = {
     "timezone", "type", "until", "wait", "waiting",
 }  # fmt: skip
 # Pages have no description: what they read from a query.
-QUERIES_OF_PAGES = {"chat/list": ["q", "before"], "chat/models": ["model"], "account/usage": ["model", "key"]}
+QUERIES_OF_PAGES = {"chat/list": ["q", "before"], "chat/models": ["model"]}
 
 
 def queries() -> dict[str, list[str]]:
