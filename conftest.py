@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from django.utils import timezone, translation
 
 from tests.running_service import Service, running
 
@@ -15,6 +16,14 @@ def _static_files_by_their_own_names(settings: Any) -> None:
     """Pages are rendered without collecting static files first."""
     plain = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
     settings.STORAGES = {**settings.STORAGES, "staticfiles": plain}
+
+
+@pytest.fixture(autouse=True)
+def _language_and_zone_of_nobody() -> Iterator[None]:
+    """A test leaves neither to the next one."""
+    yield
+    translation.deactivate()
+    timezone.deactivate()
 
 
 @pytest.fixture(scope="session")

@@ -51,4 +51,8 @@ step python manage.py makemigrations --check --dry-run
 if [ -d locale ]; then
   step python tools/compile_messages.py --check
 fi
-step python -m pytest $no_skips "$@"
+# All of them in as many processes as there are cores, each file in one of them; what somebody picks, in one.
+together=
+[ $# -gt 0 ] || together="-n auto --dist loadfile --durations=40 --durations-min=5"
+# shellcheck disable=SC2086  # lists of words
+step python -m pytest $no_skips $together "$@"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import hashlib
 import json
 import os
 import secrets
@@ -27,6 +29,15 @@ import django
 django.setup()
 from models_app.starter import ensure_starter_model
 ensure_starter_model(lambda *_ignored: None)
+"""
+
+PREPARE = """
+import django
+django.setup()
+from django.core.management import call_command
+from llmplatform.service import static_files
+call_command("migrate", verbosity=0)
+static_files.collect_if_changed()
 """
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -232,7 +243,9 @@ def new_service(home: Path, **changes: str) -> Service:
 
 @contextlib.contextmanager
 def running(home: Path, *, starter: bool = True, **changes: str) -> Iterator[Service]:
-    """A started service; stopped at the end, when nothing of it may be left. Without ``starter`` it has no model."""
+    """A started service; stopped at the end, when nothing of it may be left. Without ``starter`` it has no model. What takes the
+    longest at a first start is done already; those who test first starts begin with ``new_service``."""
+    put_prepared_files(home)
     if starter:
         put_starter_model(home / "models")
     service = new_service(home, **({} if starter else {"STARTER_MODEL": "none"}), **changes)
@@ -246,15 +259,47 @@ def running(home: Path, *, starter: bool = True, **changes: str) -> Iterator[Ser
         service.kill_what_is_left()
 
 
+def put_prepared_files(home: Path) -> None:
+    """An empty database with all its tables, and the collected static files."""
+    prepared = prepared_home()
+    home.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(prepared / "llm.db", home / "llm.db")
+    shutil.copytree(prepared / "run" / "static", home / "run" / "static", copy_function=_put)
+
+
+@functools.cache
+def prepared_home() -> Path:
+    """Made once for each state of the migrations."""
+    digest = hashlib.sha256()
+    for path in sorted(PROJECT.glob("*/migrations/*.py")):
+        digest.update(path.read_bytes())
+    home = CACHE / f"prepared-{digest.hexdigest()[:16]}"
+    with filelock.FileLock(_cache() / "lock-prepared", timeout=600):
+        variables = environment(home, DJANGO_SETTINGS_MODULE="llmplatform.settings", STARTER_MODEL="none")
+        home.mkdir(exist_ok=True)
+        subprocess.run([sys.executable, "-c", PREPARE], cwd=PROJECT, env=variables, check=True, timeout=600)
+    return home
+
+
+def _cache() -> Path:
+    CACHE.mkdir(parents=True, exist_ok=True)
+    return CACHE
+
+
 def put_starter_model(folder: Path) -> None:
     """The starter model, fetched once for all test runs by the service's own code."""
     folder.mkdir(parents=True, exist_ok=True)
     for file in starter_cache().glob("*.gguf"):
-        with contextlib.suppress(FileExistsError):
-            try:
-                os.link(file, folder / file.name)
-            except OSError:  # another disk
-                shutil.copyfile(file, folder / file.name)
+        _put(file, folder / file.name)
+
+
+def _put(file: Path | str, place: Path | str) -> None:
+    """By a second name, as these files are never written to."""
+    with contextlib.suppress(FileExistsError):
+        try:
+            os.link(file, place)
+        except OSError:  # another disk
+            shutil.copyfile(file, place)
 
 
 def starter_cache() -> Path:

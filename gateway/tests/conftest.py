@@ -18,6 +18,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.running_service import put_prepared_files
+
 ROOT = Path(__file__).resolve().parents[2]
 STANDIN = ROOT / "tests" / "standin" / "llama_server.py"
 SETUP = """
@@ -164,7 +166,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     models["coming"] = [{"state": "loading"}]
     models["broken"] = [{"state": "failed"}]
     users = {"ann": RICH, "bob": RICH, "poor": POOR, "scarce": 120_000, "scanty": 120_000, "modest": 160_000}
-    python_in(home, "manage.py", "migrate", "-v0")
+    put_prepared_files(home)
     tokens = json.loads(python_in(home, "-c", SETUP, json.dumps({"users": users, "models": models})))
     env = {**os.environ, "LLM_HOME": str(home)}
     with contextlib.ExitStack() as stack:

@@ -23,6 +23,7 @@ from django.conf import settings as project
 from models_app import starter
 from models_app.tests.conftest import free_port
 from models_app.tests.test_supervisor import engines
+from tests.running_service import prepared_home
 
 pytestmark = pytest.mark.e2e
 MANAGE = Path(project.BASE_DIR) / "manage.py"
@@ -102,18 +103,6 @@ def until(condition, seconds: float = 20, tell=lambda: "") -> None:
 
 
 @pytest.fixture(scope="session")
-def database(tmp_path_factory) -> Path:
-    """Migrated once for all tests."""
-    home = tmp_path_factory.mktemp("migrated")
-    environment = {**os.environ, "LLM_HOME": str(home)}
-    subprocess.run([sys.executable, str(MANAGE), "migrate", "-v0"], env=environment, check=True, timeout=120)
-    connection = sqlite3.connect(home / "llm.db")
-    connection.execute("pragma wal_checkpoint(truncate)")
-    connection.close()
-    return home / "llm.db"
-
-
-@pytest.fixture(scope="session")
 def starter_model(tmp_path_factory) -> Path:
     """The real one. Kept between runs where the service of this checkout has it already."""
     installed = Path(project.BASE_DIR) / "models" / starter.FILE
@@ -125,8 +114,8 @@ def starter_model(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def bare(tmp_path, database):
-    shutil.copy(database, tmp_path / "llm.db")
+def bare(tmp_path):
+    shutil.copy(prepared_home() / "llm.db", tmp_path / "llm.db")
     installation = Installation(tmp_path)
     (tmp_path / "models").mkdir()
     yield installation

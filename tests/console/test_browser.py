@@ -17,6 +17,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_play
 
 from tests.browser.chromium import launch
 from tests.browser.test_accessibility import violations
+from tests.running_service import put_prepared_files
 
 ROOT = Path(__file__).resolve().parents[2]
 FIRST_LOAD_BYTES = 260 * 1024
@@ -115,8 +116,7 @@ def service(tmp_path_factory) -> Iterator[tuple[str, str]]:
         command = [sys.executable, "manage.py", *arguments]
         return subprocess.run(command, cwd=ROOT, env=environ, check=True, capture_output=True, text=True).stdout
 
-    manage("migrate", "--verbosity=0")
-    manage("collectstatic", "--noinput", "--verbosity=0")
+    put_prepared_files(home)
     found = re.search(r"session=(\w+)", manage("shell", "--verbosity=0", "-c", SEED))
     assert found is not None
     port = free_port()
@@ -177,18 +177,20 @@ def test_pages_work_under_the_content_policy_and_ask_nobody_else(page: Page, ser
 
 
 @pytest.mark.e2e
-@pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
-def test_pages_have_no_violations(service, browser: Browser, theme: str, width: int):
+def test_pages_have_no_violations_in_either_theme(service, browser: Browser, width: int):
     address, session = service
     context = browser.new_context(
-        base_url=address, viewport={"width": width, "height": 900}, color_scheme=theme, locale="en", bypass_csp=True
+        base_url=address, viewport={"width": width, "height": 900}, color_scheme="light", locale="en", bypass_csp=True
     )
     context.add_cookies([{"name": "sessionid", "value": session, "url": address}])
     page = context.new_page()
     for path in PAGES:
-        loaded(page, path)
+        page.goto(path)
+        page.add_style_tag(content="* { transition: none !important; }")  # no colour is between two
         assert violations(page) == [], path
+        page.evaluate("document.documentElement.classList.add('dark')")
+        assert violations(page) == [], f"{path}, dark"
     context.close()
 
 
