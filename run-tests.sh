@@ -53,6 +53,6 @@ if [ -d locale ]; then
 fi
 # All of them in as many processes as there are cores, each file in one of them; what somebody picks, in one.
 together=
-[ $# -gt 0 ] || together="-n auto --dist loadfile --durations=40 --durations-min=5"
+[ $# -gt 0 ] || together="-n auto --dist loadfile --no-loadscope-reorder --durations=40 --durations-min=5"
 # shellcheck disable=SC2086  # lists of words
 step python -m pytest $no_skips $together "$@"

@@ -230,8 +230,7 @@ MOMENTS: dict[str, Callable[[Service], object]] = {
 }
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize(("moment", "number"), [("static files", signal.SIGINT), ("model loads", signal.SIGTERM)])
 def test_a_first_start_that_is_stopped_leaves_nothing_and_the_next_one_works(tmp_path, moment, number) -> None:
     service = new_service(tmp_path / "home")
     put_starter_model(service.home / "models")
