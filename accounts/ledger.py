@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import cache
+from operator import attrgetter
+from types import SimpleNamespace
 from typing import Any, TypeVar, cast
 
 from django.db import connection
@@ -16,6 +18,8 @@ from accounts.periods import period_end, period_start
 from accounts.usage_hours import add_to_hours
 
 Row = TypeVar("Row", bound=Model)
+# What becomes a row or was one, its columns as attributes: making an object of the model takes longer than the database does.
+Plain = SimpleNamespace
 
 LARGEST_COUNT = 2**31 - 1  # of the counters in a usage record
 
@@ -40,10 +44,10 @@ class Batch:
         self.wallets = _locked_wallets(wallet_ids)
         self.budgets: dict[int, Budget] = {}  # by the key that asks; rotated keys have one together
         self.request_ids = list(request_ids)
-        self.entries: list[LedgerEntry] = []
-        self.new_holds: dict[str, Hold] = {}
+        self.entries: list[Plain] = []  # of LedgerEntry
+        self.new_holds: dict[str, Plain] = {}
         self.new_lots: dict[str, CreditLot] = {}  # by the request id of the entry that brings the credit
-        self.usage: list[UsageRecord] = []
+        self.usage: list[Plain] = []  # of UsageRecord
         self._posted: dict[str, set[str]] = {}
         # The index on request ids leaves out "", and is used only for a query that does so too.
         for request_id, kind in _rows_in(
@@ -73,8 +77,8 @@ class Batch:
             wallet.spent -= available + held
         self._posted.setdefault(request_id, set()).add(kind)
         self.entries.append(
-            LedgerEntry(
-                wallet=wallet,
+            Plain(
+                wallet_id=wallet.pk,
                 kind=kind,
                 available_change=available,
                 held_change=held,
@@ -86,12 +90,12 @@ class Batch:
             )
         )
 
-    def take_holds(self) -> Iterator[Hold]:
+    def take_holds(self) -> Iterator[Plain]:
         """The open holds of this batch's requests on the locked wallets; they are deleted here and are the caller's to settle."""
         rows = _rows_in(Hold, HOLD_FIELDS, "request_id", self.request_ids)
         holds = [hold for row in rows if (hold := _hold_of(row)).wallet_id in self.wallets]
         if holds:
-            ids = [hold.pk for hold in holds]
+            ids = [hold.id for hold in holds]
             _execute(f"DELETE FROM {Hold._meta.db_table} WHERE id IN ({_marks(ids)})", ids)  # noqa: S608 - names of our own tables and columns
         yield from holds
 
@@ -108,7 +112,7 @@ class Batch:
         _update_wallets(self.entries)
         _update_budgets({budget.key.pk: budget for budget in self.budgets.values()}.values())
         _insert(LedgerEntry, self.entries)
-        _insert(Hold, list(self.new_holds.values()))
+        _insert(Hold, self.new_holds.values())
         _insert(UsageRecord, self.usage)
         if self.usage:
             add_to_hours(self.usage)
@@ -205,8 +209,8 @@ def _loaded(model: type[Row], fields: Sequence[str], values: Sequence[Any]) -> R
     return model.from_db(connection.alias, fields, values)
 
 
-def _hold_of(row: Sequence[Any]) -> Hold:
-    hold = _loaded(Hold, HOLD_FIELDS, row)
+def _hold_of(row: Sequence[Any]) -> Plain:
+    hold = Plain(**dict(zip(HOLD_FIELDS, row, strict=True)))
     hold.budget_started = _time(hold.budget_started)
     return hold
 
@@ -236,31 +240,39 @@ def _locked_wallets(wallet_ids: Iterable[int]) -> dict[int, Wallet]:
     return wallets
 
 
-@cache
-def _insertion(model: type[Model]) -> tuple[str, list[Any]]:
-    fields = [field for field in model._meta.concrete_fields if not field.primary_key]
-    columns = ",".join(str(field.column) for field in fields)
-    return f"INSERT INTO {model._meta.db_table} ({columns}) VALUES ({_marks(fields)})", fields  # noqa: S608 - names of our own tables and columns
+class _Insertion:
+    """Into one table: rows whose columns hold what the database takes, but for times, which need a form of their own."""
+
+    def __init__(self, model: type[Model]) -> None:
+        fields: list[Any] = [field for field in model._meta.concrete_fields if not field.primary_key]
+        columns = ",".join(str(field.column) for field in fields)
+        self.sql = f"INSERT INTO {model._meta.db_table} ({columns}) VALUES ({_marks(fields)})"  # noqa: S608 - names of our own tables and columns
+        self.times = [place for place, field in enumerate(fields) if isinstance(field, DateTimeField)]
+        self.is_now = [field.attname for field in fields if getattr(field, "auto_now_add", False)]
+        self.values_of = attrgetter(*[field.attname for field in fields])
+
+    def execute(self, rows: Iterable[Plain]) -> None:
+        now, adapt = timezone.now(), connection.ops.adapt_datetimefield_value
+        lines = []
+        for row in rows:
+            row.__dict__.update(dict.fromkeys(self.is_now, now))
+            line = list(self.values_of(row))
+            for place in self.times:
+                line[place] = line[place] and adapt(line[place])
+            lines.append(line)
+        with connection.cursor() as cursor:
+            cursor.executemany(self.sql, lines)
 
 
-def _insert(model: type[Row], rows: Sequence[Row]) -> None:
-    """New rows whose fields hold what the columns take; only times need a form of their own."""
-    if not rows:
-        return
-    sql, fields = _insertion(model)
-    now, adapt = timezone.now(), connection.ops.adapt_datetimefield_value
-
-    def value(row: Row, field: Any) -> Any:
-        if isinstance(field, DateTimeField):
-            at = now if field.auto_now_add else getattr(row, field.attname)
-            return None if at is None else adapt(at)
-        return getattr(row, field.attname)
-
-    with connection.cursor() as cursor:
-        cursor.executemany(sql, [[value(row, field) for field in fields] for row in rows])
+_insertion = cache(_Insertion)
 
 
-def _update_wallets(entries: Iterable[LedgerEntry]) -> None:
+def _insert(model: type[Model], rows: Collection[Plain]) -> None:
+    if rows:
+        _insertion(model).execute(rows)
+
+
+def _update_wallets(entries: Iterable[Plain]) -> None:
     changes: dict[int, list[int]] = {}
     for entry in entries:
         change = changes.setdefault(entry.wallet_id, [0, 0, 0])
@@ -299,8 +311,12 @@ def _update_all(sql: str, rows: Sequence[tuple[Any, ...]]) -> None:
 
 def fitting(model: type[LedgerEntry | UsageRecord], field_name: str, value: str) -> str:
     """Cut to what the column takes: a name too long, or with a NUL that PostgreSQL refuses, must not stop a settlement."""
-    column = cast("CharField[str, str]", model._meta.get_field(field_name))
-    return value.replace("\x00", "")[: column.max_length]
+    return value.replace("\x00", "")[: _longest(model, field_name)]
+
+
+@cache
+def _longest(model: type[Model], field_name: str) -> int | None:
+    return cast("CharField[str, str]", model._meta.get_field(field_name)).max_length
 
 
 def counted(value: float) -> int:

@@ -38,7 +38,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from accounts import journal, ledger_notes, lots
-from accounts.ledger import Batch, LedgerConflict, QuotaError, counted, fitting
+from accounts.ledger import Batch, LedgerConflict, Plain, QuotaError, counted, fitting
 from accounts.models import Hold, LedgerEntry, UsageRecord, User, Wallet
 from accounts.prices import Price, default_price
 from llmplatform.lib import audit, process_identity
@@ -366,11 +366,13 @@ def _hold(batch: Batch, request: HoldRequest) -> Held | InsufficientQuota | Requ
 def _post_hold(batch: Batch, wallet: Wallet, request: HoldRequest, max_tokens: int) -> Held:
     bound = request.price.upper_bound(request.prompt_bound, max_tokens)
     amount = 0 if wallet.unlimited else bound
-    hold = Hold(
+    hold = Plain(
         request_id=request.request_id,
-        wallet=wallet,
+        wallet_id=wallet.pk,
         amount=amount,
         key_id=request.key_id,
+        budget_amount=0,
+        budget_started=None,
         owner=process_identity.own_identity(),
     )
     if (budget := batch.budgets.get(request.key_id or 0)) is not None:
@@ -399,7 +401,7 @@ def _held_before(batch: Batch, request: HoldRequest) -> Held | RequestIdUsed:
     return Held(request.request_id, row.amount, max(0, max_tokens), False)
 
 
-def _give_back_budget(batch: Batch, hold: Hold, cost: int) -> None:
+def _give_back_budget(batch: Batch, hold: Plain, cost: int) -> None:
     """Of what the request held of its key's budget, all but what it cost."""
     budget = batch.budgets.get(hold.key_id or 0)
     if budget is not None and hold.budget_amount:
@@ -423,7 +425,7 @@ def _settle_alone(settlement: Settlement) -> None:
         logger.exception("request %s could not be settled", settlement.request_id)
 
 
-def _settle(batch: Batch, settlement: Settlement, hold: Hold | None) -> None:
+def _settle(batch: Batch, settlement: Settlement, hold: Plain | None) -> None:
     wallet = batch.wallets.get(settlement.wallet_id)
     if wallet is None:
         logger.error("request %s cannot be settled: there is no wallet %d", settlement.request_id, settlement.wallet_id)
@@ -457,11 +459,11 @@ def _settle(batch: Batch, settlement: Settlement, hold: Hold | None) -> None:
 # -- usage records ---------------------------------------------------------------------------------------------------
 
 
-def _usage_record(settlement: Settlement, user: User, cost: int) -> UsageRecord:
+def _usage_record(settlement: Settlement, user: User, cost: int) -> Plain:
     usage = settlement.usage
-    return UsageRecord(
+    return Plain(
         request_id=settlement.request_id,
-        user=user,
+        user_id=user.pk,
         username=user.username,
         key_id=settlement.key_id,
         group_id=user.group_id,

@@ -37,7 +37,7 @@ class _Sum:
     first_token: histogram.Counts
 
 
-def add_to_hours(records: Sequence[UsageRecord]) -> None:
+def add_to_hours(records: Sequence[Any]) -> None:
     sums = _summed(records)
     known = _known(sums)
     updates: list[tuple[Any, ...]] = []
@@ -56,7 +56,7 @@ def add_to_hours(records: Sequence[UsageRecord]) -> None:
             cursor.executemany(_INSERT, inserts)
 
 
-def _summed(records: Iterable[UsageRecord]) -> dict[Key, _Sum]:
+def _summed(records: Iterable[Any]) -> dict[Key, _Sum]:
     sums: dict[Key, _Sum] = {}
     for record in records:
         hour = record.created_at.astimezone(UTC).replace(minute=0, second=0, microsecond=0)

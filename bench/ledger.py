@@ -4,8 +4,9 @@
     python bench/ledger.py [--requests 2000] [--clients 1 32] [--database postgres://…] [--redis redis://…]
 
 Each client asks in a loop with an API key that has limits, is measured from the key to the hold, hands in the settlement and asks
-again at once: harder than any real client, which waits for an answer in between. Beside it stand the parts alone, and what
-handing in a settlement takes (it is written later, by another thread). Every ledger is checked at the end.
+again at once: many of them measure how much the ledger can take. Then the same with answers that take ``--answer-ms``, as every
+real one takes. Beside it stand the parts alone, and what handing in a settlement takes (it is written later, by another thread).
+Every ledger is checked at the end.
 
 SQLite by default, in a folder that is removed; ``--database``: an empty PostgreSQL database, too. Balances and first pages with
 millions of entries: bench/usage.py (two ledger entries for each request).
@@ -22,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -37,6 +39,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--requests", type=int, default=2000, help="of all clients together")
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 32])
+    parser.add_argument("--answer-ms", type=float, default=100.0, help="how long an answer takes")
     parser.add_argument("--database", default="", help="postgres://user:password@host/name of an empty database")
     parser.add_argument("--redis", default="", help="count the limits there")
     parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
@@ -62,7 +65,11 @@ def main() -> None:
 def show(database: str, rows: list[dict[str, Any]]) -> None:
     print(f"\n{database:44}{'median':>10}{'p95':>10}{'p99':>10}{'wanted':>12}")
     for row in rows:
-        limit = WANTED.get(row["clients"]) if row["name"].startswith("key") and database == "SQLite" else None
+        limit = (
+            WANTED.get(row["clients"])
+            if not row["name"].startswith(("only", "handing")) and database == "SQLite"
+            else None
+        )
         wanted = f"≤ {limit} ms" if limit else ""
         name = f"{row['name']}, {row['clients']} client{'s' if row['clients'] > 1 else ''}"
         print(f"{name:44}" + "".join(f"{value:>7.2f} ms" for value in row["ms"]) + f"{wanted:>12}", flush=True)
@@ -83,14 +90,14 @@ def measured(wanted: argparse.Namespace) -> list[dict[str, Any]]:
     user = services.register_user("bench", "long-enough-for-a-bench", "bench@example.org", "")
     quota.top_up(quota.ensure_wallet(user), MONEY)
     _key, secret = keys.create_key(user, keys.NewKey(name="bench", **LIMITS))  # type: ignore[arg-type]
-    rows = asyncio.run(_measure(secret, wanted.requests, wanted.clients))
+    rows = asyncio.run(_measure(secret, wanted.requests, wanted.clients, wanted.answer_ms / 1000))
     problems = list(ledger_problems())
     if problems:
         raise SystemExit(f"the ledger is wrong: {problems[:5]}")
     return rows
 
 
-async def _measure(secret: str, requests: int, all_clients: list[int]) -> list[dict[str, Any]]:
+async def _measure(secret: str, requests: int, all_clients: list[int], answer: float) -> list[dict[str, Any]]:
     from accounts.callers import caller_from_bearer
     from accounts.models import UsageRecord
     from accounts.prices import Policy, default_price
@@ -102,7 +109,7 @@ async def _measure(secret: str, requests: int, all_clients: list[int]) -> list[d
     settling: list[float] = []
     count = 0
 
-    async def whole() -> float:
+    async def whole(pause: float = 0.0) -> float:
         nonlocal count
         count += 1
         name = f"bench-{count}"
@@ -111,6 +118,8 @@ async def _measure(secret: str, requests: int, all_clients: list[int]) -> list[d
         place = await Place.take(caller, policy, name, PROMPT + MOST)
         await billing.hold(HoldRequest(name, caller.wallet_id, "bench", PROMPT, MOST, key_id=caller.key_id))
         took = perf_counter() - began
+        if pause:
+            await asyncio.sleep(pause)
         figures = UsageFigures(
             model_name="bench", endpoint="chat", status=200, outcome=UsageRecord.Outcome.COMPLETED,
             prompt_tokens=PROMPT, completion_tokens=ANSWER,
@@ -135,7 +144,12 @@ async def _measure(secret: str, requests: int, all_clients: list[int]) -> list[d
     for clients in all_clients:
         await _loops(whole, clients, min(requests, 200))  # warm
         settling.clear()
-        for name, step in (("key, limits and hold", whole), ("only the key and limits", key_and_limits)):
+        ways = (
+            ("key, limits and hold", whole),
+            (f"the same, answers of {answer * 1000:.0f} ms", partial(whole, answer)),
+            ("only the key and limits", key_and_limits),
+        )
+        for name, step in ways:
             rows.append(_row(name, clients, await _loops(step, clients, requests)))
         rows.append(_row("handing in the settlement", clients, settling))
         if not await asyncio.to_thread(billing.wait_until_idle, 60):
