@@ -37,10 +37,8 @@ def test_system_tells_this_machine_and_our_processes(settings, tmp_path, monkeyp
     assert body["disk"]["models"]["free"] > 0
     assert len(body["load"]) == 3
     rows = {row["name"]: row for row in body["processes"]}
-    assert set(rows) - {"child"} == {
-        "serve",
-        "tiny/1",
-    }  # other tests may have a service running: a child of this process
+    # Other tests may have a service running: a child of this process.
+    assert set(rows) - {"child"} == {"serve", "tiny/1"}
     assert rows["serve"]["rss"] > 1_000_000
 
 
