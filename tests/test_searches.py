@@ -9,11 +9,12 @@ import pytest
 from django.contrib import admin
 from django.test import Client
 
+from accounts.models import ApiKey, Invite
 from tests.permissions.expected import browser_of
 from tests.permissions.world import World, bearer, conversation_of, make_world, person
 
 pytestmark = pytest.mark.django_db
-# What a pattern or an escape would make of them; none stands in any text of the world below.
+# What a pattern or an escape would make of them; none stands in any text of the world below but random ones.
 STRANGE = ["%", "_", "\\", "' OR 1=1 --"]
 
 
@@ -23,8 +24,10 @@ def world() -> World:
 
 
 def found_in_console(browser: Client, table: type, text: str) -> list[Any]:
+    """But for invites and keys in whose random name the text does stand."""
     url = f"/admin/{table._meta.app_label}/{table._meta.model_name}/?{urlencode({'q': text})}"
-    return list(browser.get(url).context["cl"].queryset)
+    rows = browser.get(url).context["cl"].queryset
+    return [row for row in rows if not (isinstance(row, ApiKey | Invite) and text in str(row))]
 
 
 def test_in_the_console(world: World) -> None:

@@ -1,8 +1,9 @@
 """Everything that can happen to the ledger, in any order, beside a plain model of what must come of it.
 
 Breaks that were tried: expiry that looks at no holds, released holds that keep the key's budget, and a code usable twice make it
-fail here; wallets changed without lock and condition, or without the lock, in ``test_quota_race``. Settling twice without our own
-check changes nothing: the unique index refuses it.
+fail here. Wallets changed without lock and condition fail in ``test_quota_race``, its random interleavings included; without the
+condition alone nothing does, for it stands behind the lock. Settling twice without our own check changes nothing: the unique
+index refuses it.
 """
 
 from __future__ import annotations

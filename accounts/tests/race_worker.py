@@ -6,6 +6,7 @@ its arguments as a JSON list; each gets one line of JSON.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import random
@@ -31,7 +32,7 @@ from accounts import credits, quota, services  # noqa: E402
 from accounts.ledger_checks import ledger_problems  # noqa: E402
 from accounts.models import ApiKey, Hold, LedgerEntry, UsageRecord, User, Wallet  # noqa: E402
 from accounts.quota import Held, HoldRequest, Settlement, UsageFigures  # noqa: E402
-from accounts.tests.ledger_machine import EFFORT, Ledger  # noqa: E402
+from accounts.tests.ledger_machine import DEAD, EFFORT, Ledger  # noqa: E402
 
 THREADS = 4
 
@@ -194,6 +195,71 @@ STORM_BUDGET, STORM_ALLOWANCE, STORM_CODE = 900_000, 7_000, 3_000
 STORM = [_requests, _requests, _requests, _deposit, _redeem, _sweep]
 
 
+def make_codes(count: int) -> list[str]:
+    return credits.make_codes("codes", count, STORM_CODE)[1]
+
+
+def events(plan: list[list[Any]]) -> dict[str, Any]:
+    """One after another: what came in, the codes that were taken, and the requests that were handed in for settlement."""
+    told: dict[str, Any] = {"came in": 0, "codes": [], "settled": []}
+    for kind, *arguments in plan:
+        EVENTS[kind](told, *arguments)
+    return told
+
+
+def _hold(told: dict[str, Any], wallet: int, requests: list[str], most: int) -> None:
+    quota.hold_many([HoldRequest(request_id, wallet, "m", 2, most) for request_id in requests])
+
+
+def _hold_and_die(told: dict[str, Any], wallet: int, requests: list[str], most: int) -> None:
+    """As a process leaves them that is gone: the next sweep of anybody may take them."""
+    _hold(told, wallet, requests, most)
+    Hold.objects.filter(request_id__in=requests).update(owner=DEAD)
+
+
+def _settle(told: dict[str, Any], wallet: int, requests: list[str], answer: int) -> None:
+    quota.settle_many([settlement(request_id, wallet, answer) for request_id in requests])
+    told["settled"] += requests
+
+
+def _release(told: dict[str, Any], wallet: int, requests: list[str], _number: int) -> None:
+    quota.release_many(requests)
+
+
+def _top_up(told: dict[str, Any], wallet: int, _requests: list[str], tokens: int) -> None:
+    ends = timezone.now() + timedelta(days=1 + tokens % 3) if tokens % 2 else None
+    quota.top_up(Wallet.objects.get(pk=wallet), tokens * 1000, expires_at=ends)
+    told["came in"] += tokens * 1000
+
+
+def _take_code(told: dict[str, Any], wallet: int, codes: list[str], _number: int) -> None:
+    for code in codes:
+        with contextlib.suppress(credits.CodeRefused):
+            credits.redeem(Wallet.objects.get(pk=wallet).user, code)
+            told["came in"] += STORM_CODE
+            told["codes"].append(code)
+
+
+def _expire(told: dict[str, Any], _wallet: int, _requests: list[str], days: int) -> None:
+    credits.expire_lots(timezone.now() + timedelta(days=days % 4), seconds=60)
+
+
+def _sweep_dead(told: dict[str, Any], _wallet: int, _requests: list[str], _number: int) -> None:
+    quota.release_dead_holds()
+
+
+EVENTS = {
+    "hold": _hold,
+    "hold and die": _hold_and_die,
+    "settle": _settle,
+    "release": _release,
+    "top up": _top_up,
+    "redeem": _take_code,
+    "expire": _expire,
+    "sweep": _sweep_dead,
+}
+
+
 def settlement(request_id: str, wallet_id: int, answer: int = 4, key_id: int | None = None) -> Settlement:
     usage = UsageFigures(
         model_name="m",
@@ -239,6 +305,7 @@ def state() -> dict[str, Any]:
         "settled": LedgerEntry.objects.filter(kind="settle").count(),
         "usage": UsageRecord.objects.count(),
         "expired": -(LedgerEntry.objects.filter(kind="expire").aggregate(sum=Sum("available_change"))["sum"] or 0),
+        "spent": LedgerEntry.objects.filter(kind="settle").aggregate(sum=Sum("cost"))["sum"] or 0,
         "wallets": {wallet.pk: [wallet.available, wallet.held] for wallet in Wallet.objects.all()},
     }
 
@@ -253,6 +320,8 @@ COMMANDS = {
     "machine": machine,
     "make_storm": make_storm,
     "storm": storm,
+    "make_codes": make_codes,
+    "events": events,
     "hold": hold,
     "release_dead_holds": quota.release_dead_holds,
     "check_beside_a_writer": check_beside_a_writer,

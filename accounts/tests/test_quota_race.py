@@ -5,6 +5,7 @@ PostgreSQL takes part wherever its server programs are installed: a cluster of i
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -14,7 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
+from accounts.tests.ledger_machine import EFFORT
 from tests.postgres_server import PROGRAMS, running_postgres
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -156,6 +161,66 @@ def test_the_same_top_up_from_everywhere_comes_once(workers: Workers) -> None:
     state = workers.ask("state")
     assert state["problems"] == []
     assert state["wallets"][str(wallet)] == [11 * PRICE, 0]
+
+
+# -- random interleavings ------------------------------------------------------------------------------------------------
+KINDS = ("hold", "hold and die", "settle", "release", "top up", "redeem", "expire", "sweep")
+# Few wallets, requests and codes, so that all processes are after the same ones all the time.
+event = st.tuples(
+    st.sampled_from((*KINDS, "hold", "hold", "settle", "settle")),
+    st.integers(0, 1),
+    st.lists(st.integers(0, 11), min_size=1, max_size=4, unique=True),
+    st.integers(1, 12),
+)
+plans = st.lists(st.lists(event, min_size=1, max_size=8), min_size=PROCESSES, max_size=PROCESSES)
+
+
+class Interleavings(RuleBasedStateMachine):
+    """Each step gives every process a plan of its own; they carry them out at the same time, on the same requests and codes."""
+
+    workers: Workers
+    examples = itertools.count()
+
+    @initialize()
+    def begin(self) -> None:
+        self.name = f"example-{next(self.examples)}"
+        self.wallets = self.workers.ask("make_wallets", 2, 60)
+        self.codes = self.workers.ask("make_codes", 6)
+        self.before = self.workers.ask("state")
+        self.came_in, self.settled, self.taken = 0, set[str](), list[str]()
+
+    @rule(plans=plans)
+    def at_once(self, plans: list[list[tuple[str, int, list[int], int]]]) -> None:
+        for told in self.workers.together(lambda number: ("events", [self.in_full(*one) for one in plans[number]])):
+            self.came_in += told["came in"]
+            self.settled |= set(told["settled"])
+            self.taken += told["codes"]
+
+    def in_full(self, kind: str, wallet: int, numbers: list[int], number: int) -> tuple[str, int, list[str], int]:
+        """A request is always on the wallet its number says."""
+        if kind == "redeem":
+            return kind, self.wallets[wallet], [self.codes[one % len(self.codes)] for one in numbers], number
+        ids = [f"{self.name}-{one}" for one in numbers if one % 2 == wallet]
+        return kind, self.wallets[wallet], ids, number
+
+    @invariant()
+    def adds_up(self) -> None:
+        if not hasattr(self, "name"):
+            return
+        state = self.workers.ask("state")
+        assert state["problems"] == []
+        assert state["settled"] - self.before["settled"] == len(self.settled), "each once, if it was settled at all"
+        assert len(self.taken) == len(set(self.taken)), "a code was taken twice"
+        spent, expired = (state[name] - self.before[name] for name in ("spent", "expired"))
+        # Of all wallets: what expires is also that of examples before this one.
+        money = [sum(sum(amounts) for amounts in at["wallets"].values()) for at in (self.before, state)]
+        assert money[1] == money[0] + self.came_in - expired - spent
+
+
+def test_no_interleaving_of_several_processes_breaks_the_ledger(workers: Workers) -> None:
+    machine = type("Interleavings", (Interleavings,), {"workers": workers})
+    effort = settings(EFFORT, max_examples=20, stateful_step_count=12)
+    run_state_machine_as_test(machine, settings=effort)
 
 
 @pytest.mark.timeout(600)  # some fifteen thousand queries
