@@ -4,8 +4,8 @@
 import os
 import sys
 
-# These do without Django: serve stays small in memory, and they work before .env and the database exist.
-LIGHT_COMMANDS = {"serve", "stop", "checkdeps"}
+# These begin without Django: serve stays small in memory, and they work before .env and the database exist.
+LIGHT_COMMANDS = {"serve", "stop", "checkdeps", "buildllama"}
 
 
 def main() -> int:
@@ -22,7 +22,11 @@ def main() -> int:
             return cli.main(sys.argv[1:])
         from django.core.management import execute_from_command_line
 
-        execute_from_command_line(sys.argv)
+        try:
+            execute_from_command_line(sys.argv)
+        except BrokenPipeError:  # `… | head` has read enough; Python would complain once more when it ends
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
     except ConfigurationError as error:
         print(error, file=sys.stderr)  # noqa: T201
         return 1

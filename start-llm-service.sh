@@ -20,9 +20,11 @@ Without an option: installs what is missing and runs the service until Ctrl-C.
   --status       show what runs
   --check-deps   check this machine and say what to do
   --debug        write detailed logs and show them in the terminal
+  --build-llama  build llama.cpp for this processor, measure it, and use it when it is faster
+                 (--openblas, --no-openblas: with or without OpenBLAS; --force: use it in any case)
   --help         this text
 
-Later versions: --worker (join a cluster), --build-llama (build llama.cpp for this processor).
+Later versions: --worker (join a cluster).
 Settings are in .env; see .env.example." "用法：./start-llm-service.sh [选项]
 
 不带选项：安装缺少的组件并运行服务，按 Ctrl-C 停止。
@@ -32,9 +34,11 @@ Settings are in .env; see .env.example." "用法：./start-llm-service.sh [选�
   --status       显示运行状态
   --check-deps   检查本机环境并给出处理办法
   --debug        写详细日志，并显示在终端
+  --build-llama  为本机处理器编译 llama.cpp，实测比内置引擎快时才启用
+                 （--openblas、--no-openblas：使用或不使用 OpenBLAS；--force：无论快慢都启用）
   --help         显示本说明
 
-后续版本提供：--worker（加入集群）、--build-llama（为本机处理器编译 llama.cpp）。
+后续版本提供：--worker（加入集群）。
 设置写在 .env 中，说明见 .env.example。"
 }
 
@@ -107,6 +111,7 @@ run() {
 }
 
 arguments=
+build_arguments=
 action=serve
 while [ $# -gt 0 ]; do
   case $1 in
@@ -115,7 +120,9 @@ while [ $# -gt 0 ]; do
     --status) action=status ;;
     --stop) action=stop ;;
     --background | --debug) arguments="$arguments $1" ;;
-    --worker | --build-llama)
+    --build-llama) action=buildllama ;;
+    --openblas | --no-openblas | --force) build_arguments="$build_arguments $1" ;;
+    --worker)
       t "$1 comes in a later version." "$1 将在后续版本提供。" >&2
       exit 2 ;;
     *)
@@ -125,6 +132,11 @@ while [ $# -gt 0 ]; do
   esac
   shift
 done
+
+if [ -n "$build_arguments" ] && [ "$action" != buildllama ]; then
+  t "Only with --build-llama:$build_arguments" "仅可与 --build-llama 一起使用：$build_arguments" >&2
+  exit 2
+fi
 
 # What is not installed does not run.
 case $action in
@@ -138,5 +150,7 @@ esac
 case $action in
   # shellcheck disable=SC2086  # options without spaces, split on purpose
   serve) run serve $arguments ;;
+  # shellcheck disable=SC2086
+  buildllama) run buildllama $build_arguments ;;
   *) run "$action" ;;
 esac

@@ -83,13 +83,13 @@ class Caller:
     def has_scope(self, scope: str) -> bool:
         return self.scopes is None or scope in self.scopes
 
-    def sees(self, model: str) -> bool:
-        """Whether the model is there for this caller at all."""
-        return self.group_models is None or model in self.group_models
+    def sees(self, *names: str) -> bool:
+        """Whether the model is there for this caller at all; ``names``: all that it is called."""
+        return self.group_models is None or not self.group_models.isdisjoint(names)
 
-    def may_use(self, model: str) -> bool:
+    def may_use(self, *names: str) -> bool:
         """Whether the key allows it."""
-        return self.key_models is None or model in self.key_models
+        return self.key_models is None or not self.key_models.isdisjoint(names)
 
 
 def caller_of(user: User) -> Caller:

@@ -96,7 +96,10 @@ class Batch:
         holds = [hold for row in rows if (hold := _hold_of(row)).wallet_id in self.wallets]
         if holds:
             ids = [hold.id for hold in holds]
-            _execute(f"DELETE FROM {Hold._meta.db_table} WHERE id IN ({_marks(ids)})", ids)  # noqa: S608 - names of our own tables and columns
+            with connection.cursor() as cursor:
+                cursor.execute(f"DELETE FROM {Hold._meta.db_table} WHERE id IN ({_marks(ids)})", ids)  # noqa: S608 - names of our own tables and columns
+                if cursor.rowcount != len(ids):
+                    raise LedgerConflict  # another transaction has just taken one of them
         yield from holds
 
     def read_budgets(self, key_ids: Iterable[int | None]) -> None:
@@ -189,11 +192,6 @@ def _budget_holders(key_ids: Collection[int]) -> list[tuple[int, ApiKey]]:
 
 def _marks(values: Sequence[Any]) -> str:
     return ",".join(["%s"] * len(values))
-
-
-def _execute(sql: str, parameters: Sequence[Any]) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute(sql, parameters)
 
 
 def _rows_in(model: type[Model], fields: Sequence[str], key: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:

@@ -15,7 +15,8 @@ Invariants, proven by ``ledger_checks.ledger_problems`` and by tests:
 
 Why it is right under concurrency: a transaction first locks the wallets it changes, in the order of their ids (PostgreSQL:
 row locks; SQLite: ``BEGIN IMMEDIATE`` locks all), and only then reads holds and entries. The change itself is a conditional
-UPDATE whose row count is checked, so that even without the locks nothing could be overdrawn.
+UPDATE whose row count is checked, and so are the holds that are taken: even without the locks nothing is overdrawn or given
+back twice.
 
     QuotaError
     ├── InsufficientQuota    the balance does not cover the prompt and one token

@@ -21,6 +21,7 @@ import secrets
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from django.conf import settings
 from django.core.exceptions import ValidationError
@@ -29,8 +30,10 @@ from django.db import IntegrityError, transaction
 
 from accounts import audit_log, callers, groups, people, selectors, services
 from accounts.models import Group, SingleSignOnIdentity, User
-from accounts.openid_connect import Claims
 from llmplatform.lib import audit
+
+if TYPE_CHECKING:  # the protocol's libraries take long to import, and only the login page needs them
+    from accounts.openid_connect import Claims
 
 logger = logging.getLogger(__name__)
 

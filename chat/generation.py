@@ -42,7 +42,7 @@ RENDER_SHARE = 10  # rendering may take one part in so many of the time
 RENDER_BYTES = 200_000  # of HTML a second, at most: a socket that reads slowly must not pile up more
 LONG_TEXT = 4_000  # characters from which rendering leaves the event loop
 KEPT_FOR = 60.0  # seconds an ended recording stays in memory
-STATS = ("usage", "timings", "finish_reason", "cut_to")  # of a done event, kept with the message
+STATS = ("usage", "timings", "finish_reason", "cut_to", "model")  # of a done event, kept with the message
 RETRYABLE = frozenset(
     {
         "rate_limit_exceeded",
@@ -85,7 +85,7 @@ class Generation:
             stream=True,
         )
         self.request.on_queue = self._queued
-        self.model = exchange.model
+        self.asked_model = self.model = exchange.model
         self.language = language
         self.live: Live = this_process
         self.saver: Saver = saver
@@ -130,6 +130,7 @@ class Generation:
         if answer.stream is None or answer.status >= 400:
             raise _refusal(answer.body)
         self._affordable = answer.affordable
+        self.model = answer.model or self.asked_model
         self._tell({"type": "started", "model": self.model})
         try:
             async for chunk in answer.stream:
@@ -142,8 +143,9 @@ class Generation:
         if not self._finish_reason:
             raise EngineError("upstream_error", _("The model's server broke off in the middle of the answer."))
 
-    async def _queued(self, position: int, estimate_ms: int) -> None:
-        self._tell({"type": "queued", "position": position, "estimate_ms": estimate_ms})
+    async def _queued(self, position: int, estimate_ms: int, loading: bool = False) -> bool:
+        self._tell({"type": "queued", "position": position, "estimate_ms": estimate_ms, "loading": loading})
+        return True
 
     def _tell(self, event: Event) -> None:
         self.recording.set_phase(event)
@@ -247,7 +249,7 @@ class Generation:
                 return _error("internal_error", _("Something went wrong here; the log says what."), retry=True)
 
     def _done(self, state: str) -> Event:
-        """``cut_to`` is there only when the answer ended where the balance did."""
+        """``cut_to`` is there only when the answer ended where the balance did, ``model`` when another one answered."""
         done: Event = {
             "type": "done",
             "state": str(state),
@@ -257,6 +259,8 @@ class Generation:
         }
         if state == Message.State.DONE and self._balance_ended_it():
             done["cut_to"] = self._affordable
+        if self.model != self.asked_model:
+            done["model"] = self.model
         return done
 
     def _balance_ended_it(self) -> bool:

@@ -18,6 +18,7 @@ def script_texts() -> dict[str, str]:
         "queued_seconds": _("Waiting for a free place: number {position}, about {seconds} s"),
         "waiting": _("Waiting…"),
         "loading": _("Loading the model…"),
+        "loading_seconds": _("Loading the model: about {seconds} s"),
         "loading_percent": _("Loading the model… {percent} %"),
         "prompt": _("Reading…"),
         "prompt_percent": _("Reading… {percent} %"),
@@ -81,6 +82,7 @@ def answer_facts(stats: dict[str, Any] | None, model_name: str, state: str) -> s
         facts.append(_("{n} tokens/s").format(n=_tenths(speed)))
     if (first := timings.get("first_token_ms")) is not None:
         facts.append(_("first token after {n} s").format(n=_tenths(first / 1000)))
-    if model_name and state in ("done", "stopped"):
-        facts.append(model_name)
+    answered_by = (stats or {}).get("model") or model_name
+    if answered_by and state in ("done", "stopped"):
+        facts.append(answered_by)
     return " · ".join(facts)

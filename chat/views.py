@@ -11,6 +11,7 @@ from uuid import UUID
 from django.contrib.auth.decorators import login_required
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBadRequest
 from django.shortcuts import render
+from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST, require_safe
 
@@ -19,7 +20,7 @@ from accounts.models import User
 from chat import selectors, services
 from chat.day_groups import grouped
 from chat.page_texts import answer_facts, script_texts, suggestions
-from models_app.selectors import serving_snapshot
+from models_app.selectors import ModelView, serving_snapshot
 from models_app.states import COMING, State
 
 # Fetched together with the page instead of one after the other as each import is discovered.
@@ -46,6 +47,9 @@ class ModelChoice:
     state: str
     state_text: str
     description: str
+    names: tuple[str, ...]
+    is_default: bool
+    answers: bool  # now or soon
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,17 +158,37 @@ def delete(request: HttpRequest, conversation_id: UUID) -> HttpResponse:
 
 
 def model_choices(request: HttpRequest) -> list[ModelChoice]:
-    """Models this person can chat with: ready ones first, then those on their way."""
+    """Models this person can chat with: ready ones first, then those on their way, then those that a question loads; among them
+    the default first."""
     shown = models_shown_to(cast(User, request.user))
     views = [view for view in serving_snapshot().values() if not view.embeddings]
-    views = [view for view in views if shown is None or view.name in shown]
-    views.sort(key=lambda view: (view.state != State.READY, view.state not in COMING, view.name))
-    return [ModelChoice(view.name, view.state, str(State(view.state).label), view.description) for view in views]
+    views = [view for view in views if shown is None or not shown.isdisjoint(view.names)]
+    views.sort(key=lambda view: (view.state != State.READY, view.state not in COMING, not view.is_default, view.name))
+    return [
+        ModelChoice(
+            view.name,
+            view.state,
+            _state_text(view),
+            view.description,
+            view.names,
+            view.is_default,
+            answers=view.on_demand or view.state == State.READY or view.state in COMING,
+        )
+        for view in views
+    ]
+
+
+def _state_text(view: ModelView) -> str:
+    if view.on_demand and view.state == State.STOPPED:
+        return _("loaded when asked")
+    return str(State(view.state).label)
 
 
 def chosen_model(choices: list[ModelChoice], wanted: str) -> ModelChoice | None:
-    """The model used last, as long as it exists; else the first."""
-    return next((choice for choice in choices if choice.name == wanted), choices[0] if choices else None)
+    """The model used last, as long as it exists; else the default, unless it does not run; else the first."""
+    used = (choice for choice in choices if wanted in choice.names)
+    default = (choice for choice in choices if choice.is_default and choice.answers)
+    return next(used, None) or next(default, None) or next(iter(choices), None)
 
 
 def _user_id(request: HttpRequest) -> int:

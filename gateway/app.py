@@ -48,7 +48,7 @@ class Handler(ABC):
             await self.answer(incoming)
         except asyncio.CancelledError:
             # What has begun to be sent can only be broken off.
-            if incoming.started or not ending.has_begun():
+            if (incoming.started and not incoming.waits) or not ending.has_begun():
                 raise
             await incoming.send_error(errors.unavailable(), self.protocol)
         except ClientGone:
@@ -57,7 +57,7 @@ class Handler(ABC):
             await incoming.send_error(error, self.protocol)
         except Exception:  # the loop's edge: the server would answer with a page of its own
             logger.exception("unhandled error in %s", scope["path"], extra={"request_id": incoming.request_id})
-            if incoming.started:
+            if incoming.started and not incoming.waits:
                 raise
             await incoming.send_error(errors.internal(), self.protocol)
 
@@ -78,6 +78,8 @@ class Inference(Handler):
         request = InferenceRequest(
             self._endpoint.name, bodies.parse(raw), caller, request_id=incoming.request_id, raw=raw
         )
+        if self._endpoint.generates and request.body.get("stream") is True:
+            request.on_queue = incoming.tell_waiting
         await while_connected(incoming.receive, self._forward(incoming, request))
 
     async def _forward(self, incoming: Incoming, request: InferenceRequest) -> None:
@@ -94,14 +96,17 @@ class Native(Handler):
         caller = await incoming.caller("inference")
         name: str = incoming.scope["path_params"]["name"]
         chat = NativeChat.read(name, bodies.parse(await incoming.body()), caller, incoming.request_id)
+        if chat.fields["stream"]:
+            chat.on_queue = incoming.tell_waiting
         await while_connected(incoming.receive, self._forward(incoming, chat))
 
     async def _forward(self, incoming: Incoming, chat: NativeChat) -> None:
         await incoming.send_answer(await chat.answer())
 
 
-def _model_object(view: ModelView) -> dict[str, Any]:
-    return {
+def _model_objects(view: ModelView) -> list[dict[str, Any]]:
+    """The model, and each alias as one of its own: clients let people choose from the list, or look for a name they know."""
+    own = {
         "id": view.name,
         "object": "model",
         "created": view.created,
@@ -110,7 +115,9 @@ def _model_object(view: ModelView) -> dict[str, Any]:
         "context_length": view.context_length,
         "max_tokens": view.max_tokens,
         "state": str(view.state),
+        "default": view.is_default,
     }
+    return [own, *({**own, "id": alias, "alias_of": view.name, "default": False} for alias in view.aliases)]
 
 
 class Models(Handler):
@@ -121,12 +128,13 @@ class Models(Handler):
 
     async def answer(self, incoming: Incoming) -> None:
         views = await directory().models_for(await incoming.caller("inference", "models:read"))
+        objects = [one for view in views for one in _model_objects(view)]
         name: str | None = incoming.scope["path_params"].get("name")
         found: dict[str, Any]
         if name is None:
-            found = {"object": "list", "data": [_model_object(view) for view in views]}
+            found = {"object": "list", "data": objects}
         else:
-            found = next((_model_object(view) for view in views if view.name == name), {})
+            found = next((one for one in objects if one["id"] == name), {})
             if not found:
                 raise errors.model_not_found(name)
         headers = {"content-type": "application/json", "x-request-id": incoming.request_id}

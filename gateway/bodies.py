@@ -10,8 +10,9 @@ from typing import Any, NoReturn, cast
 
 from django.utils.translation import gettext_lazy as _
 
-from gateway import errors
+from gateway import errors, media
 from gateway.endpoints import Endpoint
+from gateway.media import Media
 from llmplatform.lib.json_bounds import is_too_complex
 
 # Fields the engine knows that would let one caller reach another's slot or memory, or the engine's own. Refused by name.
@@ -32,6 +33,7 @@ TOKENS_PER_INPUT = 8  # what begins and ends a text that is embedded
 TOKENS_PER_PAIR = (
     100  # what stands around a query and a document: separators, or the instruction of a reranker's template
 )
+BYTES_PER_TOKEN = 4  # a rough mean over languages, for what is estimated before the engine has told
 CONTEXT_STEP = 256  # the engine makes its context a multiple of it
 
 
@@ -59,12 +61,19 @@ def parse(raw: bytes) -> dict[str, Any]:
 class Plan:
     """What a checked body asks for."""
 
-    model: str
+    model: str  # as the client wrote it; "" for none
     stream: bool
     answers: int  # how many texts are generated: n, times the number of prompts
     asked_tokens: int | None  # longest single answer; None: the client leaves it to us
     prompt_bound: int  # no fewer tokens than the prompts really have
     prompts: int = 1  # how many texts are read, each by itself
+    pictures: Media = media.NONE
+
+    def likely_read(self, context: int | None) -> int:
+        """About as many tokens as an engine reads for it, where nobody has told yet."""
+        pictures = self.pictures
+        words = max(0, self.prompt_bound - pictures.size - pictures.count * media.MOST_TOKENS)
+        return min(words // BYTES_PER_TOKEN + pictures.count * media.USUAL_TOKENS, self.most_read(context))
 
     def most_read(self, context: int | None) -> int:
         """No fewer tokens than an engine can read for it; ``context``: the longest of its replicas', None if not known."""
@@ -75,9 +84,9 @@ class Plan:
 
 def check(endpoint: Endpoint, body: Mapping[str, Any]) -> Plan:
     """Raises GatewayError naming the first field that cannot be taken."""
-    model = body.get("model")
-    if not isinstance(model, str) or not model:
-        raise errors.invalid(_("“model” is missing: name the model to use."), "model")
+    model = "" if body.get("model") is None else body["model"]
+    if not isinstance(model, str):
+        raise errors.invalid(_("“model” must be the name of a model."), "model")
     if refused := REFUSED_FIELDS.intersection(body):
         raise errors.invalid(_("This field is not allowed here."), min(refused))
     _check_input(endpoint, body)
@@ -85,14 +94,15 @@ def check(endpoint: Endpoint, body: Mapping[str, Any]) -> Plan:
     stream = body.get("stream")
     if stream is not None and not isinstance(stream, bool):
         raise errors.invalid(_("“stream” must be true or false."), "stream")
-    prompts = _prompts(endpoint, body)
+    prompts, found = _prompts(endpoint, body), media.check(body)
     return Plan(
         model,
         bool(stream),
         _answers(body) * prompts if endpoint.generates else 1,
         _asked_tokens(endpoint, body),
-        _prompt_bound(endpoint, body, prompts),
+        _prompt_bound(endpoint, body, prompts) + found.count * media.MOST_TOKENS,
         prompts,
+        found,
     )
 
 
@@ -147,10 +157,10 @@ _NOT_PROMPT = frozenset({"model", "stream", "stream_options", "user", "metadata"
 
 def _prompt_bound(endpoint: Endpoint, body: Mapping[str, Any], prompts: int) -> int:
     """A token stands for at least one byte, or for one number of a prompt given in tokens."""
-    total = _size([value for name, value in body.items() if name not in _NOT_PROMPT])
+    total = size_of([value for name, value in body.items() if name not in _NOT_PROMPT])
     if endpoint.name == "rerank":
         # The query is read again with each document.
-        return total + prompts * TOKENS_PER_PAIR + (prompts - 1) * _size([body.get("query")])
+        return total + prompts * TOKENS_PER_PAIR + (prompts - 1) * size_of([body.get("query")])
     if not endpoint.generates:
         return total + prompts * TOKENS_PER_INPUT
     messages = body.get("messages")
@@ -159,7 +169,7 @@ def _prompt_bound(endpoint: Endpoint, body: Mapping[str, Any], prompts: int) -> 
     )
 
 
-def _size(pending: list[Any]) -> int:
+def size_of(pending: list[Any]) -> int:
     """Bytes of text, and one for each part."""
     total = 0
     while pending:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from gateway import bodies, upstream
+from gateway import bodies, media, upstream
 from gateway.billing import billing
 from gateway.slots import ReplicaSlots
 from gateway.upstream import ReplicaFailed
@@ -27,7 +27,6 @@ logger = logging.getLogger(__name__)
 
 ASK_SECONDS = 10.0
 PATIENCE_SECONDS, ASK_AGAIN_SECONDS = 30.0, 0.5  # so long it may take until an engine that died is back
-BYTES_PER_TOKEN = 4  # a rough mean over languages, where the engine cannot be asked any more
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +90,7 @@ def _status(outcome: str) -> int:
 
 def _estimated_prompt(exchange: Exchange) -> int:
     """Never more than what was held for it."""
-    return min(exchange.plan.prompt_bound // BYTES_PER_TOKEN, exchange.prompt_bound)
+    return min(exchange.plan.likely_read(None), exchange.prompt_bound)
 
 
 # -- what is counted -------------------------------------------------------------------------------------------------
@@ -138,16 +137,25 @@ def _text_of(choice: dict[str, Any]) -> str:
 async def _tokens_of(exchange: Exchange, text: str) -> int:
     answer = await _ask(exchange, "/tokenize", bodies.write({"content": text}))
     tokens = answer.get("tokens") if answer else None
-    return len(tokens) if isinstance(tokens, list) else len(text.encode("utf-8", "replace")) // BYTES_PER_TOKEN
+    return len(tokens) if isinstance(tokens, list) else len(text.encode("utf-8", "replace")) // bodies.BYTES_PER_TOKEN
+
+
+async def _tokens_of_part(exchange: Exchange, part: Any) -> int:
+    """Of a prompt: a text, tokens, one token, or llama-server's own form with pictures beside the text."""
+    if isinstance(part, dict):
+        pictures, text = part.get(media.WITH_PROMPT), part.get("prompt_string")
+        usual = media.USUAL_TOKENS * len(pictures) if isinstance(pictures, list) else 0
+        return usual + (await _tokens_of(exchange, text) if isinstance(text, str) else 1)
+    if isinstance(part, str):
+        return await _tokens_of(exchange, part)
+    return len(part) if isinstance(part, list) else 1
 
 
 async def _prompt_tokens(exchange: Exchange) -> int:
     prompt = exchange.request.body.get("prompt")
     if exchange.endpoint.name == "completions":
-        counts: list[int] = [
-            await _tokens_of(exchange, part) if isinstance(part, str) else len(part) if isinstance(part, list) else 1
-            for part in (prompt if isinstance(prompt, list) else [prompt])
-        ]
+        parts = prompt if isinstance(prompt, list) else [prompt]
+        counts: list[int] = [await _tokens_of_part(exchange, part) for part in parts]
         return sum(counts)
     answer = await _ask(exchange, exchange.endpoint.count_path, exchange.raw) if exchange.endpoint.count_path else None
     count = answer.get("input_tokens") if answer else None

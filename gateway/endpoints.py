@@ -19,6 +19,9 @@ class Endpoint:
     limit_fields: tuple[str, ...] = ()
     prompts_field: str = ""  # may hold a list of texts that are read one by one
     priced: bool = True  # False: answered without a slot, a hold or a usage record
+    # Where a chat has its system prompt, apart from messages that have that role.
+    system_field: str = ""
+    splits_traffic: bool = True  # False: another model's answer would mean something else
     # Where the engine counts the tokens of such a body.
     count_path: str = ""
     # What stands in each event of a stream that carries a token, unless the other does too.
@@ -46,6 +49,7 @@ ENDPOINTS: dict[str, Endpoint] = {
             (list,),
             ("max_tokens", "max_completion_tokens", "n_predict"),
             count_path="/v1/chat/completions/input_tokens",
+            system_field="messages",
             bare=b'"role":"assistant"',
         ),
         Endpoint(
@@ -68,6 +72,7 @@ ENDPOINTS: dict[str, Endpoint] = {
             _INPUT,
             ("max_output_tokens", "max_tokens", "max_completion_tokens", "n_predict"),
             count_path="/v1/responses/input_tokens",
+            system_field="instructions",
             piece=b'.delta","',
             finish=b'"type":"response.completed"',
         ),
@@ -80,11 +85,19 @@ ENDPOINTS: dict[str, Endpoint] = {
             (list,),
             ("max_tokens", "max_completion_tokens", "n_predict"),
             count_path="/v1/messages/count_tokens",
+            system_field="system",
             piece=b'"content_block_delta"',
             finish=b'"stop_reason":"',
         ),
         Endpoint(
-            "embeddings", "/embeddings", "/v1/embeddings", Protocol.OPENAI, "input", _INPUT, prompts_field="input"
+            "embeddings",
+            "/embeddings",
+            "/v1/embeddings",
+            Protocol.OPENAI,
+            "input",
+            _INPUT,
+            prompts_field="input",
+            splits_traffic=False,
         ),
         Endpoint("rerank", "/rerank", "/v1/rerank", Protocol.OPENAI, "documents", (list,), prompts_field="documents"),
         Endpoint(
@@ -95,8 +108,27 @@ ENDPOINTS: dict[str, Endpoint] = {
             "messages",
             (list,),
             priced=False,
+            system_field="system",
         ),
-        Endpoint("tokenize", "/tokenize", "/tokenize", Protocol.OPENAI, "content", (str,), priced=False),
-        Endpoint("detokenize", "/detokenize", "/detokenize", Protocol.OPENAI, "tokens", (list,), priced=False),
+        Endpoint(
+            "tokenize",
+            "/tokenize",
+            "/tokenize",
+            Protocol.OPENAI,
+            "content",
+            (str,),
+            priced=False,
+            splits_traffic=False,
+        ),
+        Endpoint(
+            "detokenize",
+            "/detokenize",
+            "/detokenize",
+            Protocol.OPENAI,
+            "tokens",
+            (list,),
+            priced=False,
+            splits_traffic=False,
+        ),
     )
 }

@@ -88,6 +88,10 @@ def model_not_found(name: str) -> GatewayError:
     return GatewayError(404, "model_not_found", template, param="model", values={"model": name})
 
 
+def model_missing() -> GatewayError:
+    return invalid(_("“model” is missing: name the model to use."), "model")
+
+
 def method_not_allowed(allowed: str) -> GatewayError:
     template = _("This address does not take that method.")
     return GatewayError(405, "method_not_allowed", template, headers={"allow": allowed})

@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from functools import lru_cache
+from time import monotonic
 from typing import Any
 
 from django.conf import settings
@@ -38,6 +39,7 @@ Send = Callable[[Message], Awaitable[None]]
 
 logger = logging.getLogger(__name__)
 REST_PREFIX = "/api/"
+TELL_AFTER = 2.0  # seconds a stream waits before its client is told so
 
 
 class ClientGone(Exception):
@@ -47,7 +49,7 @@ class ClientGone(Exception):
 class Incoming:
     """One HTTP request: its headers by name, and ways to answer it."""
 
-    __slots__ = ("headers", "receive", "request_id", "scope", "send", "started")
+    __slots__ = ("arrived", "headers", "receive", "request_id", "scope", "send", "started", "waits")
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
         self.scope = scope
@@ -55,7 +57,9 @@ class Incoming:
         self.send = send
         self.request_id = request_id
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
-        self.started = False
+        self.started = False  # the status is sent
+        self.waits = False  # and nothing but that the request waits
+        self.arrived = monotonic()
 
     # -- what came -------------------------------------------------------------------------------------------------------
     def check_host(self) -> None:
@@ -134,7 +138,9 @@ class Incoming:
             await self.send_whole(answer.status, answer.headers, answer.body or b"")
             return
         try:
-            await self.send_head(answer.status, answer.headers, None)
+            if not self.waits:
+                await self.send_head(answer.status, answer.headers, None)
+            self.waits = False
             send = self.send
             async for chunk in answer.stream:
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
@@ -142,7 +148,24 @@ class Incoming:
         finally:
             await answer.aclose()
 
+    async def tell_waiting(self, position: int, estimate_ms: int, loading: bool) -> bool:
+        """To the client of a stream, as comments, which every reader of events passes over: neither it nor a proxy takes the line
+        for dead. The first one fixes the status, so whoever waits for a moment only is told nothing: False then."""
+        if not self.started:
+            if monotonic() - self.arrived < TELL_AFTER:
+                return False
+            headers = {"content-type": "text/event-stream", "cache-control": "no-cache", "x-accel-buffering": "no"}
+            await self.send_head(200, {**headers, "x-request-id": self.request_id}, None)
+            self.waits = True
+        what = b"loading the model" if loading else b"waiting for a slot"
+        told = b": %b, position %d, about %d ms\n\n" % (what, position, estimate_ms)
+        await self.send({"type": "http.response.body", "body": told, "more_body": True})
+        return True
+
     async def send_error(self, error: GatewayError, protocol: Protocol) -> None:
+        if self.waits:
+            await self.send({"type": "http.response.body", "body": errors.as_event(error, protocol)})
+            return
         headers = {**errors.as_headers(error), "x-request-id": self.request_id}
         await self.send_whole(error.status, headers, errors.as_body(error, protocol))
 

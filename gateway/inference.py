@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from time import monotonic
 from typing import Any, cast
@@ -29,7 +29,7 @@ from accounts.callers import Caller
 from accounts.models import UsageRecord, new_request_id
 from accounts.prices import Price
 from accounts.quota import Held, HoldRequest, Settlement, UsageFigures, note_of
-from gateway import bodies, counting, ending, errors, metrics, stats, upstream
+from gateway import bodies, counting, ending, errors, metrics, resolving, stats, upstream
 from gateway.answer_stream import AnswerStream
 from gateway.billing import billing
 from gateway.bodies import Plan
@@ -45,7 +45,8 @@ logger = logging.getLogger(__name__)
 Outcome = UsageRecord.Outcome
 
 ATTEMPTS = 2
-BYTES_PER_TOKEN = 4  # a rough mean over languages, for what limits count before the engine has told
+# Ends the id of a request that another model than the one asked for is to answer: when it fails, holds and records are two.
+TRIAL = "-trial"
 NOTHING = TokenCount()
 # Seconds after which the prompt of an answer that still streams is counted, for the case that we are killed. Short ones, which a
 # fast model has many of, never get there.
@@ -72,6 +73,7 @@ class Answer:
     """Either ``body`` or ``stream``. Whoever stops reading a stream early must ``aclose`` it: that stops the generation.
 
     ``affordable``: the most tokens that balance and budget pay for; None when that is as many as the model may make anyway.
+    ``model``: which one answers.
     """
 
     status: int
@@ -80,6 +82,7 @@ class Answer:
     stream: AsyncIterator[bytes] | None = None
     replica: str = ""
     affordable: int | None = None
+    model: str = ""
 
     async def aclose(self) -> None:
         if self.stream is not None:
@@ -92,27 +95,46 @@ async def infer(request: InferenceRequest) -> Answer:
     if request.stream is not None and request.stream is not bool(request.body.get("stream")):
         request.body, request.raw = {**request.body, "stream": request.stream}, None
     plan = bodies.check(endpoint, request.body)
-    pool = await directory().pool(plan.model)
-    if pool is None or not request.caller.sees(plan.model):
-        raise errors.model_not_found(plan.model)
-    if not request.caller.may_use(plan.model):
-        raise errors.model_forbidden(plan.model)
-    policy = directory().policy(plan.model)
-    tokens = plan.prompt_bound // BYTES_PER_TOKEN + (plan.asked_tokens or 0) * plan.answers
-    place = await Place.take(request.caller, policy, request.request_id, tokens)
-    if not endpoint.priced:
+    asked, trial = await resolving.pools_for(request.caller, endpoint, request.body, plan.model)
+    pools = [asked, trial] if trial is not None else [asked]
+    policies = [directory().policy(pool.view.name) for pool in pools]
+    tokens = plan.likely_read(_longest_context(asked)) + (plan.asked_tokens or 0) * plan.answers
+    place = await Place.take(request.caller, policies, request.request_id, tokens)
+    if trial is not None:
+        # Whoever asked for the one model is not to suffer from a trial of the other.
+        own = replace(request, request_id=request.request_id + TRIAL)
         try:
-            return await _ask_freely(request, endpoint, pool, place)
-        finally:
-            place.leave(0)
-    return await Exchange(request, endpoint, plan, pool, policy.price, place).run()
+            with place.kept_after(GatewayError):
+                return await _infer(own, endpoint, replace(plan), trial, place)
+        except GatewayError as error:
+            logger.warning("%s gave no answer for %s: %s", trial.view.name, asked.view.name, error.code)
+            metrics.RETRIES.labels(asked.view.name).inc()
+    return await _infer(request, endpoint, plan, asked, place)
+
+
+async def _infer(request: InferenceRequest, endpoint: Endpoint, plan: Plan, pool: ModelPool, place: Place) -> Answer:
+    """By that model. Changes ``request`` and ``plan``, and leaves ``place``."""
+    body, tokens = resolving.fitted(endpoint, request.body, pool.view)
+    if body is not request.body:
+        request.body, request.raw = body, None
+        plan.prompt_bound += tokens
+    if endpoint.priced:
+        price = directory().policy(pool.view.name).price
+        return await Exchange(request, endpoint, plan, pool, price, place).run()
+    try:
+        return await _ask_freely(request, endpoint, pool, place)
+    finally:
+        place.leave(0)
 
 
 async def _ask_freely(request: InferenceRequest, endpoint: Endpoint, pool: ModelPool, place: Place) -> Answer:
     """Counting and cutting text costs nothing and needs no slot."""
     replica = pool.any_replica()
     if replica is None:
-        raise errors.model_not_available(pool.view.name, pool.retry_after())
+        # Its turn comes with the others', and then it needs the slot no longer.
+        lease = await pool.take(request.caller.user_id, on_queue=request.on_queue)
+        replica = lease.replica
+        lease.release()
     raw = request.raw if request.raw is not None else bodies.write(request.body)
     try:
         response = await upstream.open_answer(replica.view, endpoint.upstream_path, raw)
@@ -120,7 +142,7 @@ async def _ask_freely(request: InferenceRequest, endpoint: Endpoint, pool: Model
     except (ReplicaFailed, aiohttp.ClientError, TimeoutError, OSError) as error:
         raise errors.upstream_error() from error
     headers = {"content-type": "application/json", "x-request-id": request.request_id, "x-replica": replica.label}
-    return Answer(200, headers | place.headers, body=body, replica=replica.label)
+    return Answer(200, headers | place.headers, body=body, replica=replica.label, model=pool.view.name)
 
 
 def _longest_context(pool: ModelPool) -> int | None:
@@ -227,8 +249,7 @@ class Exchange:
         assert lease is not None  # noqa: S101 - it was asked
         logger.warning("%s failed request %s: %s", self.replica_label, self.request.request_id, error)
         self._failed |= {lease.replica.view.id}
-        if error.unreachable:
-            self.pool.set_aside(lease.replica)
+        self.pool.failed(lease.replica, unreachable=error.unreachable)
         lease.release()
         if len(self._failed) >= ATTEMPTS:
             raise errors.upstream_error()
@@ -281,14 +302,15 @@ class Exchange:
         return self._limit if self._limit < self._uncut else None
 
     def _answer(self, response: aiohttp.ClientResponse, first: bytes) -> Answer:
+        model = self.pool.view.name
         if self.streams:
             stream = AnswerStream(self, response, first)
-            return Answer(200, self._headers(response), None, stream, self.replica_label, self.affordable)
+            return Answer(200, self._headers(response), None, stream, self.replica_label, self.affordable, model)
         self.content_began()
         if self.lease is not None:
             self.lease.release()
         self._settle_whole(first)
-        return Answer(200, self._headers(response), first, None, self.replica_label, self.affordable)
+        return Answer(200, self._headers(response), first, None, self.replica_label, self.affordable, model)
 
     def _headers(self, response: aiohttp.ClientResponse) -> dict[str, str]:
         headers = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from time import monotonic
@@ -12,13 +13,16 @@ from django.db import DatabaseError, connection
 
 from accounts.callers import Caller
 from accounts.prices import Policy, default_policy, policies
-from gateway import errors
+from gateway import errors, naming
+from gateway.demand import DemandReports
 from gateway.slots import ModelPool
+from llmplatform.lib import knock
 from models_app.selectors import ModelView, serving_snapshot
 
 logger = logging.getLogger(__name__)
 
 REFRESH_SECONDS = 0.5
+LEAST_PAUSE = 0.02  # however many knock
 LONGEST_PAUSE = 8.0  # while the database cannot be read
 FIRST_READ_SECONDS = 10.0
 
@@ -37,13 +41,16 @@ class ModelsDirectory:
 
     def __init__(self) -> None:
         self.pools: dict[str, ModelPool] = {}
+        self._names: dict[str, str] = {}  # of models, by what else stands for them
         self.policies: dict[str, Policy] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="models-directory")
         self._first_read = asyncio.Event()
+        self._news = asyncio.Event()
+        self._demand = DemandReports()
         self._refreshing: asyncio.Task[None] | None = None
 
     async def pool(self, name: str) -> ModelPool | None:
-        """The model's pool, or None when there is no such model."""
+        """The pool of the model that ``name`` stands for (``naming.names_of``), or None when there is no such model."""
         if self._refreshing is None:
             self.start()
         if not self._first_read.is_set():
@@ -51,26 +58,31 @@ class ModelsDirectory:
                 await asyncio.wait_for(self._first_read.wait(), FIRST_READ_SECONDS)
             except TimeoutError:
                 raise errors.unavailable() from None
-        return self.pools.get(name)
+        return self.pools.get(self._names.get(name, name))
+
+    def serves(self, name: str) -> bool:
+        """Whether the model answers requests right now."""
+        return (pool := self.pools.get(name)) is not None and pool.slots > 0
 
     def policy(self, name: str) -> Policy:
         """What the model costs and how much of it may be asked for."""
         return self.policies.get(name) or default_policy()
 
     async def models_for(self, caller: Caller) -> list[ModelView]:
-        """What ``caller`` may use."""
+        """What ``caller`` may use, the default model first."""
         await self.pool("")
         views = (pool.view for pool in self.pools.values())
-        may = (view for view in views if caller.sees(view.name) and caller.may_use(view.name))
-        return sorted(may, key=lambda view: view.name)
+        may = (view for view in views if caller.sees(*view.names) and caller.may_use(*view.names))
+        return sorted(may, key=lambda view: (not view.is_default, view.name))
 
     def start(self) -> None:
         self._refreshing = asyncio.get_running_loop().create_task(self._refresh_forever())
 
     async def refresh(self) -> None:
         """One reading. Callable on its own in tests."""
-        began = monotonic()
         loop = asyncio.get_running_loop()
+        await self._demand.tell(self.pools.values(), self._thread)
+        began = monotonic()
         snapshot, self.policies = await loop.run_in_executor(self._thread, _read)
         self._take_over(snapshot, began)
 
@@ -80,22 +92,32 @@ class ModelsDirectory:
                 pool.update(view, seen_at)
             else:
                 self.pools[name] = ModelPool(
-                    view, settings.QUEUE_LENGTH, settings.MODEL_WAIT_SECONDS, settings.QUEUE_WAIT_SECONDS
+                    view,
+                    settings.QUEUE_LENGTH,
+                    settings.MODEL_WAIT_SECONDS,
+                    settings.QUEUE_WAIT_SECONDS,
+                    wanted=self._news.set,
                 )
         for name in self.pools.keys() - snapshot.keys():
             self.pools.pop(name).update(None, seen_at)
+        self._names = naming.names_of(snapshot.values())
         self._first_read.set()
 
     async def _refresh_forever(self) -> None:
+        """By the clock, when the supervisor knocks, and when somebody asks for a model that has to be loaded."""
         pause = REFRESH_SECONDS
+        await knock.Door.open(knock.WEB, self._news.set)  # as long as this process
         while True:
+            self._news.clear()
             try:
                 await self.refresh()
                 pause = REFRESH_SECONDS
             except Exception:  # a loop's edge: what was read last stays in force until the database comes back
                 logger.exception("the models could not be read")
                 pause = min(2 * pause, LONGEST_PAUSE)
-            await asyncio.sleep(pause)
+            await asyncio.sleep(LEAST_PAUSE)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._news.wait(), pause)
 
 
 _directories: dict[asyncio.AbstractEventLoop, ModelsDirectory] = {}

@@ -13,6 +13,7 @@ from rest_framework import serializers
 from accounts.callers import Caller
 from gateway import errors, sse
 from gateway.inference import Answer, InferenceRequest, infer
+from gateway.slots import OnQueue
 from llmplatform.lib.api.serializers import StrictSerializer
 
 NEW = "new"  # as ``conversation``: begin one; the answer has its id
@@ -60,6 +61,7 @@ class NativeChat:
     fields: dict[str, Any]
     caller: Caller
     request_id: str
+    on_queue: OnQueue | None = None
 
     @classmethod
     def read(cls, model: str, body: dict[str, Any], caller: Caller, request_id: str) -> NativeChat:
@@ -73,14 +75,20 @@ class NativeChat:
     async def answer(self) -> Answer:
         stream: bool = self.fields["stream"]
         inner = await infer(
-            InferenceRequest("chat.completions", await self._body(), self.caller, request_id=self.request_id)
+            InferenceRequest(
+                "chat.completions",
+                await self._body(),
+                self.caller,
+                request_id=self.request_id,
+                on_queue=self.on_queue,
+            )
         )
         if stream and inner.stream is not None:
             return Answer(200, inner.headers, stream=NativeStream(self, inner), replica=inner.replica)
         told = json.loads(inner.body or b"{}")
         text = (told["choices"][0]["message"].get("content") or "") if told.get("choices") else ""
         await self.remember(text)
-        whole = self.summary(text, told, told["choices"][0].get("finish_reason"))
+        whole = self.summary(inner, text, told, told["choices"][0].get("finish_reason"))
         return Answer(200, inner.headers, body=_dump(whole), replica=inner.replica)
 
     async def _body(self) -> dict[str, Any]:
@@ -99,16 +107,16 @@ class NativeChat:
             kept = await _store().append(self.caller.user_id, conversation, self.model, question, text)
             self.fields["conversation"] = kept
 
-    def summary(self, text: str, told: dict[str, Any], finish_reason: str | None) -> dict[str, Any]:
+    def summary(self, inner: Answer, text: str, told: dict[str, Any], finish_reason: str | None) -> dict[str, Any]:
         usage = told.get("usage") or {}
         timings = told.get("timings") or {}
         return {
-            "model": self.model,
+            "model": inner.model,
             "response": text,
             "finish_reason": finish_reason,
             "usage": {name: usage.get(name, 0) for name in ("prompt_tokens", "completion_tokens", "total_tokens")},
             "tokens_per_second": round(timings.get("predicted_per_second") or 0, 2),
-            "request_id": self.request_id,
+            "request_id": inner.headers["x-request-id"],
         } | ({"conversation": self.fields["conversation"]} if "conversation" in self.fields else {})
 
 
@@ -152,4 +160,6 @@ class NativeStream:
                     yield b"data: " + _dump({"delta": text}) + b"\n\n"
         whole = "".join(texts)
         await self._chat.remember(whole)
-        yield b"data: " + _dump({"done": True, **self._chat.summary(whole, last, finish_reason)}) + b"\n\n"
+        yield (
+            b"data: " + _dump({"done": True, **self._chat.summary(self._inner, whole, last, finish_reason)}) + b"\n\n"
+        )

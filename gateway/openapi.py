@@ -64,8 +64,8 @@ def _body(endpoint: Endpoint) -> dict[str, Any]:
             "temperature": {"type": "number"},
             "top_p": {"type": "number"},
         }
-    required = ["model", endpoint.required]
-    return {"type": "object", "properties": properties, "required": required, "additionalProperties": True}
+    # Without "model" the default model answers, if there is one.
+    return {"type": "object", "properties": properties, "required": [endpoint.required], "additionalProperties": True}
 
 
 def _native() -> dict[str, Any]:

@@ -9,15 +9,19 @@ from time import monotonic
 from cluster.balancer import Candidate, choose
 from gateway import errors
 from gateway.queue import FairQueue, QueueFull, estimated_wait
+from models_app.demand import Report
 from models_app.selectors import ModelView, ReplicaView
 from models_app.states import COMING, State
 
-OnQueue = Callable[[int, int], Awaitable[None]]
+# Position, estimated wait in milliseconds, and whether the model has to be loaded first. Whether it was told to anybody.
+OnQueue = Callable[[int, int, bool], Awaitable[bool]]
 # How quickly the mean time a slot is taken follows what is seen, and what it is taken for before anything was seen.
 MEAN_WEIGHT = 0.1
 FIRST_MEAN = 5.0
-POSITION_EVERY = 0.5  # seconds between two reports to somebody who waits and wants to know
+POSITION_EVERY = 0.5  # seconds between two looks whether somebody who waits and wants to know it has another position
+TELL_EVERY = 5.0  # seconds after which the same position is told again, so that a line does not look dead
 LIMITS_EVERY = 5.0  # and between two looks whether somebody has waited too long
+LOAD_SECONDS = 10.0  # what loading a model is taken for before it was seen
 
 
 class ReplicaSlots:
@@ -57,9 +61,10 @@ class Lease:
 
 
 class _Waiter:
-    __slots__ = ("excluded", "future", "user")
+    __slots__ = ("began", "excluded", "future", "user")
 
     def __init__(self, user: int, excluded: frozenset[int]) -> None:
+        self.began = monotonic()
         self.user = user
         self.excluded = excluded
         self.future: asyncio.Future[Lease] = asyncio.get_running_loop().create_future()
@@ -68,8 +73,19 @@ class _Waiter:
 class ModelPool:
     """The replicas of one model and the line in front of them."""
 
-    def __init__(self, view: ModelView, queue_limit: int, coming_wait: float, queue_wait: float) -> None:
+    def __init__(
+        self,
+        view: ModelView,
+        queue_limit: int,
+        coming_wait: float,
+        queue_wait: float,
+        wanted: Callable[[], object] = lambda: None,
+    ) -> None:
+        """``wanted`` is called when the first one waits for a model that has to be loaded."""
         self.view = view
+        self._wanted = wanted
+        self._gone = False
+        self._used_at: float | None = None
         self.replicas: dict[int, ReplicaSlots] = {}
         self._queue: FairQueue[_Waiter] = FairQueue(queue_limit)
         self._coming_wait = coming_wait
@@ -94,10 +110,28 @@ class ModelPool:
 
     @property
     def _coming(self) -> bool:
+        if self._gone:
+            return False
+        if self.view.on_demand:
+            return self.view.state != State.FAILED
         return self.view.state in COMING or any(r.aside_since is not None for r in self.replicas.values())
+
+    @property
+    def _longest_coming(self) -> float:
+        """Seconds somebody waits while there is no replica."""
+        return self._queue_wait if self.view.on_demand else self._coming_wait
+
+    def demand(self) -> Report | None:
+        """How much it is asked for; None when it never was."""
+        if self._used_at is None:
+            return None
+        now, waiting = monotonic(), [waiter.began for waiter in self._queue]
+        used = 0.0 if waiting or self.busy else now - self._used_at
+        return Report(len(waiting), now - min(waiting, default=now), self.busy, used)
 
     def update(self, view: ModelView | None, seen_at: float) -> None:
         """Takes over a snapshot read at ``seen_at``; None: the model is gone."""
+        self._gone = view is None
         if view is not None:
             self.view = view
         views: Iterable[ReplicaView] = view.replicas if view is not None else ()
@@ -111,16 +145,23 @@ class ModelPool:
             self.replicas[replica_view.id] = replica
         if view is None or not (self.slots or self._coming):
             self._refuse_all()
+        for waiter in [
+            waiter for waiter in self._queue if waiter.excluded and self._has_failed_everywhere(waiter.excluded)
+        ]:
+            self._refuse(waiter, errors.upstream_error())
         self._serve()
 
-    def set_aside(self, replica: ReplicaSlots) -> None:
-        """It refused a connection: nothing is sent there until a later snapshot shows it ready."""
-        replica.aside_since = monotonic()
+    def failed(self, replica: ReplicaSlots, *, unreachable: bool) -> None:
+        """It gave no answer. One that cannot be reached, or may be on its way out for it is loaded when asked for, gets nothing
+        until a later snapshot shows it ready."""
+        if unreachable or self.view.on_demand:
+            replica.aside_since = monotonic()
 
     # -- taking and giving back ---------------------------------------------------------------------------------------
     def any_replica(self) -> ReplicaSlots | None:
         """For requests that need no slot."""
         serving = [replica for replica in self.replicas.values() if replica.serves]
+        self._used_at = monotonic()
         return min(serving, key=lambda replica: replica.busy, default=None)
 
     def try_take(self, excluded: frozenset[int]) -> Lease | None:
@@ -139,10 +180,12 @@ class ModelPool:
         self._cursor += 1
         replica = self.replicas[chosen.id]
         replica.busy += 1
+        self._used_at = monotonic()
         return Lease(self, replica)
 
     def give_back(self, replica: ReplicaSlots, seconds: float) -> None:
         replica.busy -= 1
+        self._used_at = monotonic()
         self._mean += MEAN_WEIGHT * (seconds - self._mean)
         self._serve()
 
@@ -165,9 +208,12 @@ class ModelPool:
 
     def _refuse_all(self) -> None:
         for waiter in list(self._queue):
-            self._queue.remove(waiter.user, waiter)
-            if not waiter.future.done():
-                waiter.future.set_exception(errors.model_not_available(self.view.name, self.retry_after()))
+            self._refuse(waiter, errors.model_not_available(self.view.name, self.retry_after()))
+
+    def _refuse(self, waiter: _Waiter, error: errors.GatewayError) -> None:
+        self._queue.remove(waiter.user, waiter)
+        if not waiter.future.done():
+            waiter.future.set_exception(error)
 
     # -- waiting ------------------------------------------------------------------------------------------------------
     def retry_after(self) -> int:
@@ -179,6 +225,7 @@ class ModelPool:
         """A slot, waited for in turn. Raises GatewayError when there will be none."""
         if (lease := self.try_take(excluded)) is not None:
             return lease
+        self._used_at = monotonic()
         if not self.slots and not self._coming:
             raise errors.model_not_available(self.view.name, self.retry_after())
         self._refuse_if_none_left(excluded)
@@ -190,6 +237,8 @@ class ModelPool:
                 self._queue.push(user, waiter)
         except QueueFull:
             raise errors.overloaded(self.retry_after()) from None
+        if self.view.on_demand and not self.slots:
+            self._wanted()
         try:
             return await self._wait(waiter, on_queue)
         finally:
@@ -197,8 +246,13 @@ class ModelPool:
 
     def _refuse_if_none_left(self, excluded: frozenset[int]) -> None:
         """Raises GatewayError when every replica has failed the request that excludes them."""
-        if excluded and all(number in excluded or not r.serves for number, r in self.replicas.items()):
+        if excluded and self._has_failed_everywhere(excluded):
             raise errors.upstream_error()
+
+    def _has_failed_everywhere(self, excluded: frozenset[int]) -> bool:
+        """One that is loaded when asked for comes back as another replica: with none there is still hope."""
+        serving = [number for number, replica in self.replicas.items() if replica.serves]
+        return excluded.issuperset(serving) and (bool(serving) or not self.view.on_demand)
 
     def _leave(self, waiter: _Waiter) -> None:
         """Whoever stops waiting before taking the slot it was given passes it on."""
@@ -208,19 +262,22 @@ class ModelPool:
             future.cancel()
 
     async def _wait(self, waiter: _Waiter, on_queue: OnQueue | None) -> Lease:
-        began = monotonic()
-        told = 0
+        began, told, told_at = waiter.began, 0, 0.0
         try:
             while not waiter.future.done():
                 waited = monotonic() - began
+                if not self.slots and waited >= self._longest_coming:
+                    raise errors.model_not_available(self.view.name, self.retry_after())
                 if waited >= self._queue_wait:
                     raise errors.overloaded(self.retry_after())
-                if not self.slots and waited >= self._coming_wait:
-                    raise errors.model_not_available(self.view.name, self.retry_after())
                 self._refuse_if_none_left(waiter.excluded)
                 if on_queue is not None:
-                    told = await self._tell(waiter, on_queue, told)
-                limit = self._queue_wait if self.slots else self._coming_wait
+                    position = self._queue.position(waiter.user, waiter)
+                    if position and (position != told or monotonic() - told_at >= TELL_EVERY):
+                        wait = round(1000 * self._expected_wait(position, waited))
+                        if await on_queue(position, wait, not self.slots):
+                            told, told_at = position, monotonic()
+                limit = self._queue_wait if self.slots else self._longest_coming
                 step = POSITION_EVERY if on_queue is not None else LIMITS_EVERY
                 await asyncio.wait({waiter.future}, timeout=max(0.01, min(step, limit - waited)))
         except BaseException:
@@ -229,8 +286,9 @@ class ModelPool:
             raise
         return waiter.future.result()
 
-    async def _tell(self, waiter: _Waiter, on_queue: OnQueue, told: int) -> int:
-        position = self._queue.position(waiter.user, waiter)
-        if position and position != told:
-            await on_queue(position, round(1000 * estimated_wait(position, self.slots, self._mean)))
-        return position
+    def _expected_wait(self, position: int, waited: float) -> float:
+        """Seconds. While nothing is loaded, what loading took last counts, less what has passed."""
+        if self.slots:
+            return estimated_wait(position, self.slots, self._mean)
+        load = self.view.load_seconds or LOAD_SECONDS
+        return max(1.0, load - waited) + estimated_wait(position - 1, self.view.slots, self._mean)

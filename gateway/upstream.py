@@ -25,8 +25,9 @@ FIRST_BYTE_SECONDS = 3600.0
 BETWEEN_BYTES_SECONDS = 600.0
 # llama-server closes a connection that idles for 5 s: ours are dropped before, so that no request meets a closing one.
 KEEP_ALIVE_SECONDS = 3.0
-# A server that closes a connection at once may only have been tired of keeping it open.
+# A server that closes a connection at once may only have been tired of keeping it open; so may be some more that were kept.
 STALE_SECONDS = 1.0
+STALE_TRIES = 4
 ERROR_BODY_BYTES = 64 * 1024
 LARGE_BODY_BYTES = 512 * 1024
 READ_BUFFER_BYTES = 256 * 1024
@@ -100,17 +101,26 @@ async def _post(replica: ReplicaView, path: str, body: bytes) -> aiohttp.ClientR
     return await session().post(_url(replica.base_url, path), data=data, headers=headers, allow_redirects=False)
 
 
+async def _post_by_a_living_connection(replica: ReplicaView, path: str, body: bytes) -> aiohttp.ClientResponse:
+    loop = asyncio.get_running_loop()
+    tries = 0
+    while True:
+        began = loop.time()
+        try:
+            return await _post(replica, path, body)
+        except aiohttp.ClientConnectorError:
+            raise
+        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, ConnectionResetError, BrokenPipeError):
+            # ClientOSError: it was closed in the middle of writing, or between taking it and writing.
+            tries += 1
+            if tries == STALE_TRIES or loop.time() - began > STALE_SECONDS:
+                raise
+
+
 async def open_answer(replica: ReplicaView, path: str, body: bytes) -> aiohttp.ClientResponse:
     """The answer's head, with a status below 400. Raises ReplicaFailed, or GatewayError when the request is at fault."""
-    loop = asyncio.get_running_loop()
-    began = loop.time()
     try:
-        try:
-            response = await _post(replica, path, body)
-        except (aiohttp.ServerDisconnectedError, ConnectionResetError, BrokenPipeError):
-            if loop.time() - began > STALE_SECONDS:
-                raise
-            response = await _post(replica, path, body)
+        response = await _post_by_a_living_connection(replica, path, body)
     except aiohttp.ClientConnectorError as error:
         raise ReplicaFailed(str(error), unreachable=True) from error
     except (aiohttp.ClientError, TimeoutError, OSError) as error:

@@ -29,12 +29,21 @@ SERVER_HOST = env.text("SERVER_HOST", "0.0.0.0")  # noqa: S104 - other machines 
 SERVER_PORT = env.integer("SERVER_PORT", 8080, 1, 65535)
 LLAMA_CPP_PORT = env.integer("LLAMA_CPP_PORT", 8081, 1, 65535)
 LLAMA_CPP_PATH = env.text("LLAMA_CPP_PATH")
+ENGINE_MEMORY_BOUND = env.integer("ENGINE_MEMORY_BOUND", 2, 0, 100)  # times the planned memory; 0: none
 MODELS_PATH = _home_path("MODELS_PATH", "./models")
 MODEL_CONFIG_PATH = _home_path("MODEL_CONFIG_PATH", "./models/model_config.json")
 LOG_DIR = _home_path("LOG_DIR", "./logs")
 LOG_LEVEL = env.choice("LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR"))
 RUN_DIR = HOME_DIR / "run"
 STARTER_MODEL = env.text("STARTER_MODEL", "smollm2-135m-instruct")
+
+# -- getting models --------------------------------------------------------------------------------------------------
+MODEL_HUB = env.choice("MODEL_HUB", "auto", ("auto", "huggingface", "modelscope"))
+MODEL_HOSTS = env.items_of("MODEL_HOSTS")  # further hosts that models may be fetched from
+HF_ENDPOINT = env.web_address("HF_ENDPOINT", "https://huggingface.co")
+MODELSCOPE_ENDPOINT = env.web_address("MODELSCOPE_ENDPOINT", "https://modelscope.cn")
+HF_TOKEN = env.text("HF_TOKEN")
+MODELSCOPE_API_TOKEN = env.text("MODELSCOPE_API_TOKEN")
 
 # -- secrets: `manage.py serve` writes them at the first start; other commands may run before that, with one for the moment --
 JWT_SECRET = env.secret("JWT_SECRET")
@@ -68,6 +77,7 @@ USAGE_RETENTION_DAYS = env.integer("USAGE_RETENTION_DAYS", 0, 0, 36500)
 # -- waiting for a model ----------------------------------------------------------------------------------------------
 QUEUE_LENGTH = env.integer("QUEUE_LENGTH", 200)  # requests that may wait for one model
 QUEUE_WAIT_SECONDS = env.integer("QUEUE_WAIT_SECONDS", 600)  # longest wait for a free slot
+ON_DEMAND_TTL = env.integer("ON_DEMAND_TTL", 600)  # seconds without requests after which a model on demand is unloaded
 MODEL_WAIT_SECONDS = env.integer("MODEL_WAIT_SECONDS", 30)  # longest wait for a model that is starting
 
 # -- growing up ----------------------------------------------------------------------------------------------------
@@ -266,6 +276,7 @@ SPECTACULAR_SETTINGS = {
     "ENUM_NAME_OVERRIDES": {
         "UserRole": ["user", "operator", "admin"],
         "Period": ["day", "week", "month"],
+        "ModelState": "models_app.states.State",
     },
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",

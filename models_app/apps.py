@@ -13,4 +13,4 @@ class ModelsConfig(AppConfig):
 
         figures.register()
         audit.register_type("model", self.get_model("ModelConfig"))
-        model_names.register(selectors.names)
+        model_names.register(selectors.names, selectors.aliases)

@@ -11,12 +11,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
-BUILDER = 1  # raise it when the same settings give another command line: running replicas are then replaced
-PROMPT_CACHE_MIB = 256  # llama-server's own default of 8 GiB a process has brought machines down
+BUILDER = 3  # raise it when the same settings give another command line: running replicas are then replaced
 MAX_UBATCH = 8192
+# Newer engines guess ahead by a draft model only when this kind is named; older ones do not know the name. No flag, but known
+# by the same text.
+DRAFT_TYPE = "draft-simple"
+BATCH = 2048  # the engine's default for prompt tokens handed in at once, of which --ubatch-size are computed together
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,19 @@ class Wanted:
     slots: int
     embeddings: bool
     restart_number: int
+    rerank: bool = False
+    batch_threads: int | None = None
+    ubatch: int | None = None
+    cache_type: str = "f16"
+    flash_attention: str = "auto"
+    prompt_cache: int = 256  # MiB; the engine's own default of 8 GiB a process has brought machines down
+    speculative: str = "off"
+    draft_file: str = ""
+    mmproj_file: str = ""
+    lora: list[dict[str, Any]] = field(default_factory=list)
+    chat_template: str = ""
+    cores: str | None = None
+    numa: str = "off"
 
     def fingerprint(self, engine: str) -> str:
         """Changes when a replica must be replaced. Chosen values are not part of it: they depend on the machine's mood."""
@@ -52,6 +69,13 @@ class Chosen:
     context_length: int  # of each slot
     threads: int
     pooling: str = ""
+    draft: Path | None = None
+    mmproj: Path | None = None
+    lora: tuple[tuple[Path, float], ...] = ()
+    chat_template: Path | None = None
+    # What it is held to; no part of the command line.
+    cpus: frozenset[int] = frozenset()  # empty: it may run on all
+    memory_bound: int = 0  # bytes; 0: none
 
 
 def build(wanted: Wanted, chosen: Chosen, known_flags: frozenset[str] | None = None) -> list[str]:
@@ -61,23 +85,63 @@ def build(wanted: Wanted, chosen: Chosen, known_flags: frozenset[str] | None = N
         *("--host", "127.0.0.1", "--port", str(chosen.port)),
         # llama-server divides its context among the slots.
         *("--ctx-size", str(chosen.context_length * wanted.slots), "--parallel", str(wanted.slots)),
-        *("--threads", str(chosen.threads), "--threads-batch", str(chosen.threads)),
+        *("--threads", str(chosen.threads), "--threads-batch", str(wanted.batch_threads or chosen.threads)),
         *("--n-gpu-layers", str(wanted.gpu_layers), "--n-predict", str(wanted.max_tokens)),
         *("--temp", _number(wanted.temperature), "--top-p", _number(wanted.top_p)),
         *("--repeat-penalty", _number(wanted.repeat_penalty)),
-        *("--cache-ram", str(PROMPT_CACHE_MIB)),
+        *("--cache-ram", str(wanted.prompt_cache)),
+        *_batch(wanted, chosen),
+        *_kind(wanted, chosen),
     ]
-    return [*required, *(_embedding_flags(chosen) if wanted.embeddings else []), *_optional(known_flags)]
+    return [*required, *_optional(wanted, chosen, known_flags)]
 
 
-def _embedding_flags(chosen: Chosen) -> list[str]:
-    # An embedding input must fit into one batch, whose default of 512 tokens is much shorter than the context.
-    batch = str(min(chosen.context_length, MAX_UBATCH))
-    pooling = ["--pooling", chosen.pooling] if chosen.pooling else []
-    return ["--embeddings", "--batch-size", batch, "--ubatch-size", batch, *pooling]
+def input_batch(context_length: int, slots: int) -> int:
+    """Tokens in a batch of a model that makes vectors. An input must fit into one, whose default of 512 tokens is much shorter
+    than the context. llama.cpp shares it out among the slots, and ends itself at the start (GGML_ASSERT) when a rest is left."""
+    return -(-min(context_length, MAX_UBATCH) // slots) * slots
 
 
-def _optional(known: frozenset[str] | None) -> list[str]:
+def _batch(wanted: Wanted, chosen: Chosen) -> list[str]:
+    if wanted.embeddings or wanted.rerank:
+        whole = str(input_batch(chosen.context_length, wanted.slots))
+        return ["--batch-size", whole, "--ubatch-size", whole]
+    if wanted.ubatch:
+        return ["--batch-size", str(max(BATCH, wanted.ubatch)), "--ubatch-size", str(wanted.ubatch)]
+    return []
+
+
+def _kind(wanted: Wanted, chosen: Chosen) -> list[str]:
+    if wanted.rerank:
+        return ["--embeddings", "--reranking", "--pooling", "rank"]
+    if wanted.embeddings:
+        return ["--embeddings", *(["--pooling", chosen.pooling] if chosen.pooling else [])]
+    files = [*(["--mmproj", str(chosen.mmproj)] if chosen.mmproj else [])]
+    for path, scale in chosen.lora:
+        files += ["--lora", str(path)] if scale == 1 else ["--lora-scaled", f"{path}:{_number(scale)}"]
+    if chosen.chat_template:
+        files += ["--chat-template-file", str(chosen.chat_template)]
+    return files
+
+
+def _speed(wanted: Wanted, chosen: Chosen, known: frozenset[str] | None) -> list[list[str]]:
+    flags = []
+    if wanted.cache_type != "f16":
+        flags += [["--cache-type-k", wanted.cache_type], ["--cache-type-v", wanted.cache_type]]
+    if wanted.flash_attention != "auto":
+        flags.append(["--flash-attn", wanted.flash_attention])
+    if wanted.numa != "off":
+        flags.append(["--numa", wanted.numa])
+    if wanted.speculative == "ngram":
+        flags.append(["--spec-type", "ngram-simple"])
+    if wanted.speculative == "draft" and chosen.draft:
+        flags.append(["--model-draft", str(chosen.draft)])
+        if known is None or DRAFT_TYPE in known:
+            flags.append(["--spec-type", DRAFT_TYPE])
+    return flags
+
+
+def _optional(wanted: Wanted, chosen: Chosen, known: frozenset[str] | None) -> list[str]:
     # The page was called --no-webui until the flag was renamed.
     page = "--no-ui" if known is None or "--no-ui" in known else "--no-webui"
     # Its other default makes the context smaller, silently, when memory is short.
@@ -89,6 +153,7 @@ def _optional(known: frozenset[str] | None) -> list[str]:
         ["--jinja"],
         ["--offline"],
         ["--fit", "off"],
+        *_speed(wanted, chosen, known),
     )
     return [part for flags in candidates if known is None or flags[0] in known for part in flags]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -15,13 +16,20 @@ from pathlib import Path
 from typing import Any
 
 from django.core.exceptions import ValidationError
+from django.db.models import TextChoices
 from django.utils.translation import gettext as _
 
-from models_app import model_files
-from models_app.models import MODEL_NAME
+from models_app import model_files, placement
+from models_app.models import LONGEST_NAME, MODEL_NAME, ModelConfig
 
 MAX_BYTES = 10 * 1024 * 1024
 LIST = "models"
+MOST_ADAPTERS = 16
+MOST_CORES_TEXT = 500
+MOST_ALIASES = 32
+MOST_SHARES = 8
+# As a model's name, and in parts with "/" as hubs have it: clients written for another service keep the name they know.
+ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]*(/[A-Za-z0-9][A-Za-z0-9._:-]*)*")
 
 
 @dataclass(frozen=True)
@@ -63,7 +71,7 @@ class BadValue(ValueError):
 # -- what a value must be ------------------------------------------------------------------------------------------------
 def _text(most: int) -> Callable[[Any], str]:
     def check(value: Any) -> str:
-        if not isinstance(value, str) or len(value) > most:
+        if not isinstance(value, str) or len(value) > most or "\0" in value:
             raise BadValue(_("must be a text of at most %(most)d characters") % {"most": most})
         return value
 
@@ -99,10 +107,43 @@ def _flag(value: Any) -> bool:
     return value
 
 
-def _policy(value: Any) -> str:
-    if value not in ("always", "on_demand", "off"):
-        raise BadValue(_("must be always, on_demand or off"))
-    return str(value)
+def _one_of(choices: type[TextChoices]) -> Callable[[Any], str]:
+    def check(value: Any) -> str:
+        if value not in choices.values:
+            raise BadValue(_("must be one of: %(choices)s") % {"choices": ", ".join(choices.values)})
+        return str(value)
+
+    return check
+
+
+def _cores(value: Any) -> str | None:
+    """In its shortest form; whether this machine has them is looked at before each start."""
+    if value is None or value == "":
+        return None
+    try:
+        found = placement.ranges(placement.parse_cores(value if isinstance(value, str) else ""))
+    except ValueError as error:
+        raise BadValue(
+            _('must be numbers of processors such as "0-7,16-23", below %(most)d') % {"most": placement.MOST_CPUS}
+        ) from error
+    if len(found) > MOST_CORES_TEXT:
+        raise BadValue(_("must be a text of at most %(most)d characters") % {"most": MOST_CORES_TEXT})
+    return found
+
+
+def _lora(value: Any) -> list[dict[str, Any]]:
+    if not isinstance(value, list) or len(value) > MOST_ADAPTERS:
+        raise BadValue(_("must be a list of at most %(most)d adapters") % {"most": MOST_ADAPTERS})
+    return [_adapter(one) for one in value]
+
+
+def _adapter(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict) or not value.keys() <= {"file", "scale"} or "file" not in value:
+        raise BadValue(_('each adapter must be {"file": "….gguf", "scale": 1.0}'))
+    file = _text(255)(value["file"])
+    if not file or set(file) & {":", ","}:  # they divide the parts of the engine's flag
+        raise BadValue(_("an adapter's file name must not be empty or contain “:” or “,”"))
+    return {"file": file, "scale": _number(-10, 10)(value.get("scale", 1.0))}
 
 
 def _name(value: Any) -> str:
@@ -111,6 +152,29 @@ def _name(value: Any) -> str:
     except ValidationError as error:
         raise BadValue(_("must consist of letters, digits and . _ : - only, at most 128")) from error
     return str(value)
+
+
+def _aliases(value: Any) -> list[str]:
+    if not isinstance(value, list) or len(value) > MOST_ALIASES:
+        raise BadValue(_("must be a list of at most %(most)d names") % {"most": MOST_ALIASES})
+    for name in value:
+        if not isinstance(name, str) or len(name) > LONGEST_NAME or not ALIAS.fullmatch(name):
+            raise BadValue(_("must be names of letters, digits and . _ : - /, at most 128 characters each"))
+    if len(set(value)) < len(value):
+        raise BadValue(_("must name each alias once"))
+    return list(value)
+
+
+def _traffic(value: Any) -> dict[str, int]:
+    if not isinstance(value, dict) or len(value) > MOST_SHARES:
+        raise BadValue(
+            _('must be at most %(most)d models with a percentage each: {"other": 10}') % {"most": MOST_SHARES}
+        )
+    percent = _whole(0, 100)
+    shares = {_name(name): percent(share) or 0 for name, share in sorted(value.items())}
+    if sum(shares.values()) > 100:
+        raise BadValue(_("must be 100 percent together at most"))
+    return shares
 
 
 @dataclass(frozen=True)
@@ -137,8 +201,28 @@ KEYS: dict[str, Key] = {
     "description": Key("description", _text(10_000), ""),
     "replicas": Key("replicas", _whole(1, 64), 1),
     "slots": Key("slots", _whole(1, 256), 2),
-    "policy": Key("policy", _policy, "always"),
+    "policy": Key("policy", _one_of(ModelConfig.Policy), "always"),
+    "ttl": Key("ttl", _whole(0, 31_536_000, optional=True)),
+    "pinned": Key("pinned", _flag, False),
+    "group": Key("run_group", _text(64), ""),
     "embeddings": Key("embeddings", _flag, False),
+    "rerank": Key("rerank", _flag, False),
+    "batchThreads": Key("batch_threads", _whole(1, 1024, optional=True)),
+    "ubatchSize": Key("ubatch", _whole(16, 8192, optional=True)),
+    "cacheType": Key("cache_type", _one_of(ModelConfig.CacheType), "f16"),
+    "flashAttention": Key("flash_attention", _one_of(ModelConfig.Switch), "auto"),
+    "promptCache": Key("prompt_cache", _whole(0, 1_048_576), 256),
+    "speculative": Key("speculative", _one_of(ModelConfig.Speculative), "off"),
+    "draftFile": Key("draft_file", _text(255), ""),
+    "mmprojFile": Key("mmproj_file", _text(255), ""),
+    "loraAdapters": Key("lora", _lora, []),
+    "chatTemplate": Key("chat_template", _text(100_000), ""),
+    "cores": Key("cores", _cores),
+    "numa": Key("numa", _one_of(ModelConfig.Numa), "off"),
+    "aliases": Key("aliases", _aliases, []),
+    "default": Key("is_default", _flag, False),
+    "systemPrompt": Key("system_prompt", _text(100_000), ""),
+    "traffic": Key("traffic", _traffic, {}),
 }
 FIELD_TO_KEY = {key.field: name for name, key in KEYS.items()}
 
@@ -219,6 +303,8 @@ def _take_entry(config: ConfigFile, raw: Any, line: int) -> None:
         values = values_of(raw)
         if name in known:
             raise BadValue(_("modelName %(name)s is there twice; give each model its own name") % {"name": name})
+        if values["is_default"] and (other := next((one for one in config.entries if one.values["is_default"]), None)):
+            raise BadValue(_("default is there twice; %(name)s has it already") % {"name": other.name})
     except BadValue as error:
         label = f"{name}: " if isinstance(name, str) and name else ""
         config.problems.append(Problem(line, f"{label}{error}"))
@@ -241,15 +327,41 @@ def values_of(raw: dict[str, Any]) -> dict[str, Any]:
             values[key.field] = key.check(raw[name]) if name in raw else key.default
         except BadValue as error:
             raise BadValue(_("%(key)s %(problem)s") % {"key": name, "problem": error}) from error
-    try:
-        model_files.locate(values["file"], values["path"])
-    except (model_files.UnsafePath, OSError, RuntimeError) as error:
-        problem = _("modelFile %(file)s lies outside of the models folder; name a file inside it") % {
-            "file": values["file"]
-        }
-        raise BadValue(problem) from error
+    for field_name, problem in problems_together(values).items():
+        raise BadValue(_("%(key)s %(problem)s") % {"key": FIELD_TO_KEY[field_name], "problem": problem})
+    for name, file in files_of(values):
+        try:
+            model_files.locate(file, values["path"])
+        except (model_files.UnsafePath, OSError, RuntimeError) as error:
+            problem = _("%(key)s %(file)s lies outside of the models folder; name a file inside it")
+            raise BadValue(problem % {"key": FIELD_TO_KEY[name], "file": file}) from error
     values["extra"] = {name: value for name, value in raw.items() if name not in KEYS}
     return values
+
+
+def problems_together(values: dict[str, Any]) -> dict[str, str]:
+    """What is wrong only beside another value, by field."""
+    problems = {}
+    if values["cache_type"] != "f16" and values["flash_attention"] == "off":
+        problems["cache_type"] = _("fewer than 16 bits need flash attention")
+    if values["speculative"] == "draft" and not values["draft_file"]:
+        problems["draft_file"] = _("is needed to guess with a draft model")
+    if values["cores"] and values["numa"] != "off":
+        problems["numa"] = _("must be off where cores are named: the engine would leave them")
+    if values["name"] in values["aliases"]:
+        problems["aliases"] = _("must be other names than the model's own")
+    if values["name"] in values["traffic"]:
+        problems["traffic"] = _("must name other models; what is left over stays with this one")
+    elif values["traffic"] and values["embeddings"] and not values["rerank"]:
+        problems["traffic"] = _("is not possible: vectors of two models cannot be compared")
+    return problems
+
+
+def files_of(values: dict[str, Any]) -> list[tuple[str, str]]:
+    """Every file that the values name, beside its field."""
+    named = [(field, values[field]) for field in ("file", "draft_file", "mmproj_file")]
+    return [*((field, file) for field, file in named if file or field == "file"),
+            *(("lora", one["file"]) for one in values["lora"])]  # fmt: skip
 
 
 # -- writing -------------------------------------------------------------------------------------------------------------

@@ -1,275 +1,323 @@
-"""Reading the header of a GGUF file: is it one, is it whole, and what is in it.
+"""What a GGUF file says about a model: kind, size, and what decides how much memory its context takes.
 
-Arrays (a vocabulary has 100,000 entries and more) are stepped over, so this takes milliseconds and a few MB. Every count and
-length in the file is checked against bounds before it is used: the file may come from anywhere. See
-https://github.com/ggml-org/ggml/blob/master/docs/gguf.md for the format.
+See https://github.com/ggml-org/ggml/blob/master/docs/gguf.md for the keys. The header itself is read by ``gguf_reader``.
 """
 
 from __future__ import annotations
 
 import re
-import struct
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-MAGIC = b"GGUF"
-VERSIONS = (2, 3)
-MAX_KEYS = 65_536
-MAX_TENSORS = 1_000_000
-MAX_ARRAY = 50_000_000
-MAX_STRING = 64 * 1024 * 1024
-MAX_KEPT_STRING = 4096
-CHUNK = 1024 * 1024
+from models_app.gguf_reader import MAX_TENSORS, GgufError, Header, Tensor, read_header, shown
+from models_app.gguf_tables import BLOCKS, FILE_TYPES
 
-# value type -> struct format
-SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
-STRING, ARRAY = 8, 9
+__all__ = ["ADAPTER", "CHAT", "EMBEDDING", "MODELS", "PROJECTOR", "RERANK", "GgufError", "GgufFacts", "read_facts"]
 
-# tensor type -> (values in a block, bytes of a block); a type that is not listed is taken as of unknown size
-BLOCKS = {
-    0: (1, 4), 1: (1, 2), 2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34), 9: (32, 36),
-    10: (256, 84), 11: (256, 110), 12: (256, 144), 13: (256, 176), 14: (256, 210), 15: (256, 292),
-    16: (256, 66), 17: (256, 74), 18: (256, 98), 19: (256, 50), 20: (32, 18), 21: (256, 110), 22: (256, 82), 23: (256, 136),
-    24: (1, 1), 25: (1, 2), 26: (1, 4), 27: (1, 8), 28: (1, 8), 29: (256, 56), 30: (1, 2), 34: (256, 54), 35: (256, 66),
-    39: (32, 17),
-}  # fmt: skip
-# general.file_type -> the name people know it by
-FILE_TYPES = {
-    0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 7: "Q8_0", 8: "Q5_0", 9: "Q5_1", 10: "Q2_K", 11: "Q3_K_S", 12: "Q3_K_M",
-    13: "Q3_K_L", 14: "Q4_K_S", 15: "Q4_K_M", 16: "Q5_K_S", 17: "Q5_K_M", 18: "Q6_K", 19: "IQ2_XXS", 20: "IQ2_XS",
-    21: "Q2_K_S", 22: "IQ3_XS", 23: "IQ3_XXS", 24: "IQ1_S", 25: "IQ4_NL", 26: "IQ3_S", 27: "IQ3_M", 28: "IQ2_S", 29: "IQ2_M",
-    30: "IQ4_XS", 31: "IQ1_M", 32: "BF16", 36: "TQ1_0", 37: "TQ2_0", 38: "MXFP4",
-}  # fmt: skip
+CHAT, EMBEDDING, RERANK, PROJECTOR, ADAPTER, OTHER = "chat", "embedding", "rerank", "projector", "adapter", "other"
+MODELS = frozenset({CHAT, EMBEDDING, RERANK})  # what is started by itself
+ENCODERS = frozenset(
+    {"bert", "nomic-bert", "nomic-bert-moe", "neo-bert", "modern-bert", "eurobert", "jina-bert-v2", "jina-bert-v3"}
+    | {"gemma-embedding", "t5encoder"}
+)
+POOLING_RANK = 4
+MAX_PARTS = 1000
+MAX_LAYERS = 4096
+MOST = 1 << 40  # of any number of a model; products of a few of them stay numbers that JSON and databases take
 SPLIT_NAME = re.compile(r"-(\d{5})-of-(\d{5})\.gguf\Z")
 
-
-class GgufError(Exception):
-    """The file cannot be used. ``code`` and ``params`` are those of ``models_app.reasons``."""
-
-    def __init__(self, code: str, **params: Any) -> None:
-        super().__init__(code, params)
-        self.code, self.params = code, params
+# Architectures of which only every n-th layer sees the whole context, from llama.cpp's loaders (``set_swa_pattern``, where a file
+# does not say it itself); for one that is not here every layer counts as seeing it, which is an upper bound.
+WINDOW_EVERY = {
+    "gemma2": 2, "gemma3": 6, "gemma3n": 5, "gemma-embedding": 6, "cohere2": 4, "gpt-oss": 2, "exaone4": 4, "exaone-moe": 4,
+    "olmo2": 4, "afmoe": 4, "llama4": 4, "smallthinker": 4, "modern-bert": 3,
+}  # fmt: skip
+FULL_FIRST = frozenset({"smallthinker", "modern-bert"})
+WINDOW_ITSELF = {"llama4": 8192}
+# Of these every n-th layer has attention; the others keep a state of fixed size.
+ATTENTION_EVERY = {"qwen3next": 4, "qwen35": 4, "qwen35moe": 4}
+STATE_AND_ATTENTION = frozenset({"falcon-h1"})  # both in every layer
 
 
 @dataclass(frozen=True)
 class GgufFacts:
     architecture: str
+    kind: str  # chat, embedding, rerank, projector, adapter, other
     name: str
     quantization: str
     parameters: int
     size: int  # bytes, of all parts
+    parts: int
     context_length: int  # that the model was trained for; 0: not said
     layers: int
     embedding_length: int
+    feed_forward_length: int  # of one token, all experts it uses together
     heads: int
     kv_heads: int
     key_length: int
     value_length: int
+    experts: int
+    experts_used: int
+    tokenizer: str
     vocabulary: int
+    merges: int  # pairs of words that its tokenizer joins
     chat_template: bool
     pooling: bool  # says itself how an embedding is made of its tokens
+    # What a context keeps, in numbers (not bytes) per token, all layers together, and in bytes per slot.
+    kv_values: int  # in layers that see the whole context
+    window: int  # tokens that the other layers see; 0: there are none
+    window_values: int
+    state_bytes: int  # of recurrent layers
+    state_width: int  # the inner width of recurrent layers
+    # Tensors by how they are stored: [(name of the type, bytes)], so that a plan knows which of them an engine copies.
+    stored: tuple[tuple[str, int], ...]
+    embedded_bytes: int  # of the token table
+    embedded_kind: str
+    tied: bool  # that table is multiplied with as well: there is no other one for the output
 
 
-def read_facts(path: Path) -> GgufFacts:
-    """Raises GgufError when it is no GGUF, is damaged, or is cut short; OSError when it cannot be read."""
-    with path.open("rb") as stream:
-        reader = _Reader(stream, path.stat().st_size)
-        try:
-            values, tensors = _header(reader)
-        except _EndOfFile:
-            raise GgufError("gguf_cut_short", size=reader.size, needed=max(reader.size + 1, reader.wanted)) from None
-        _check_whole(reader, values, tensors)
-    return _facts(values, tensors, _size_of_all_parts(path, reader.size))
+def read_facts(path: Path, sizes: Sequence[int] = ()) -> GgufFacts:
+    """``sizes``: bytes of each part, where only the beginnings of them are there. Raises GgufError when it is no GGUF, is
+    damaged, cut short or lacks a part; OSError when it cannot be read. It runs in this process; files that may come from
+    anywhere are read by ``models_app.inspection``."""
+    header = read_header(path, sizes[0] if sizes else None)
+    tensors, size, parts = header.tensors, header.size, 1
+    for part in _other_parts(path, header, sizes):
+        size += part.size
+        parts += 1
+        tensors = _together(tensors, part.tensors)
+    return facts_of(header.values, tensors, size, parts)
 
 
-class _EndOfFile(Exception):
-    pass
-
-
-@dataclass(frozen=True)
-class _Tensor:
-    values: int
-    kind: int
-    offset: int
-
-    @property
-    def nbytes(self) -> int:
-        block = BLOCKS.get(self.kind)
-        return -(-self.values // block[0]) * block[1] if block else 0
-
-
-class _Reader:
-    """Little-endian values from a buffered window over the file."""
-
-    def __init__(self, stream: BinaryIO, size: int) -> None:
-        self.stream, self.size = stream, size
-        self.buffer, self.position, self.base = b"", 0, 0
-        self.wanted = 0
-
-    @property
-    def offset(self) -> int:
-        return self.base + self.position
-
-    def need(self, count: int) -> int:
-        """Makes ``count`` bytes available and returns where in the buffer they start."""
-        if self.position + count > len(self.buffer):
-            self._fill(count)
-        start = self.position
-        self.position += count
-        return start
-
-    def _fill(self, count: int) -> None:
-        start = self.offset
-        if start + count > self.size:
-            self.wanted = start + count
-            raise _EndOfFile
-        self.stream.seek(start)
-        self.buffer, self.base, self.position = self.stream.read(max(count, CHUNK)), start, 0
-        if len(self.buffer) < count:  # it shrank while it was read
-            raise _EndOfFile
-
-    def take(self, count: int) -> bytes:
-        start = self.need(count)
-        return self.buffer[start : start + count]
-
-    def skip(self, count: int) -> None:
-        if self.offset + count > self.size:
-            self.wanted = self.offset + count
-            raise _EndOfFile
-        self.position += count
-
-    def scalar(self, kind: str) -> Any:
-        start = self.need(struct.calcsize("<" + kind))
-        return struct.unpack_from("<" + kind, self.buffer, start)[0]
-
-    def count(self, most: int, what: str) -> int:
-        value: int = self.scalar("Q")
-        if value > most:
-            raise GgufError("gguf_damaged", what=what, at=self.offset - 8)
-        return value
-
-    def text(self) -> str:
-        length = self.count(MAX_STRING, "string")
-        kept = min(length, MAX_KEPT_STRING)
-        text = self.take(kept).decode("utf-8", "replace")
-        self.skip(length - kept)
-        return text
-
-    def skip_string(self) -> None:
-        self.skip(self.count(MAX_STRING, "string"))
-
-
-def _header(reader: _Reader) -> tuple[dict[str, Any], list[_Tensor]]:
-    if reader.size < 4 or reader.take(4) != MAGIC:
-        raise GgufError("gguf_not_one")
-    version: int = reader.scalar("I")
-    if version not in VERSIONS:
-        raise GgufError("gguf_version", version=version)
-    tensors = reader.count(MAX_TENSORS, "number of tensors")
-    keys = reader.count(MAX_KEYS, "number of keys")
-    values: dict[str, Any] = {}
-    for _number in range(keys):
-        name = reader.text()
-        values[name] = _value(reader, reader.scalar("I"), 0)
-    return values, [_tensor(reader) for _number in range(tensors)]
-
-
-def _value(reader: _Reader, kind: int, depth: int) -> Any:
-    """A scalar or string as it is; for an array its length."""
-    if kind in SCALARS:
-        return reader.scalar(SCALARS[kind])
-    if kind == STRING:
-        return reader.text()
-    if kind == ARRAY and depth < 4:
-        return _skip_array(reader, depth)
-    raise GgufError("gguf_damaged", what="type of a value", at=reader.offset)
-
-
-def _skip_array(reader: _Reader, depth: int) -> Any:
-    kind: int = reader.scalar("I")
-    length = reader.count(MAX_ARRAY, "length of an array")
-    if kind in SCALARS:
-        width = struct.calcsize("<" + SCALARS[kind])
-        if kind != 6 and 0 < length <= 1024:  # such as the number of heads of each layer
-            start = reader.need(width * length)
-            return list(struct.unpack_from(f"<{length}{SCALARS[kind]}", reader.buffer, start))
-        reader.skip(width * length)
-    elif kind == STRING:
-        for _number in range(length):
-            reader.skip_string()
-    else:
-        for _number in range(length):
-            _value(reader, kind, depth + 1)
-    return length
-
-
-def _tensor(reader: _Reader) -> _Tensor:
-    reader.skip_string()
-    dimensions: int = reader.scalar("I")
-    if not 1 <= dimensions <= 8:
-        raise GgufError("gguf_damaged", what="shape of a tensor", at=reader.offset - 4)
-    values = 1
-    for _number in range(dimensions):
-        values *= reader.count(1 << 40, "shape of a tensor")
-    return _Tensor(values, reader.scalar("I"), reader.scalar("Q"))
-
-
-def _check_whole(reader: _Reader, values: dict[str, Any], tensors: list[_Tensor]) -> None:
-    alignment = values.get("general.alignment", 32)
-    if not isinstance(alignment, int) or alignment < 1:
-        raise GgufError("gguf_damaged", what="alignment", at=reader.offset)
-    data = -(-reader.offset // alignment) * alignment
-    needed = max((data + tensor.offset + tensor.nbytes for tensor in tensors), default=0)
-    if needed > reader.size:
-        raise GgufError("gguf_cut_short", size=reader.size, needed=needed)
-
-
-def _size_of_all_parts(path: Path, size: int) -> int:
-    """Large models come as ``…-00001-of-00004.gguf``; the engine opens the other parts itself."""
+# -- parts ---------------------------------------------------------------------------------------------------------------
+def _other_parts(path: Path, first: Header, sizes: Sequence[int]) -> list[Header]:
+    """Large models come as ``…-00001-of-00004.gguf``; the engine opens the other parts itself, by these names."""
+    count = first.values.get("split.count", 0)
+    if not isinstance(count, int) or count <= 1:
+        return []
     match = SPLIT_NAME.search(path.name)
-    if match is None or match[1] != "00001":
-        return size
-    for number in range(2, int(match[2]) + 1):
-        part = path.with_name(f"{path.name[: match.start()]}-{number:05}-of-{match[2]}.gguf")
-        if not part.is_file():
-            raise GgufError("gguf_part_missing", part=part.name)
-        size += part.stat().st_size
-    return size
+    if count > MAX_PARTS or match is None or int(match[2]) != count:
+        raise GgufError("gguf_part_name", count=count)
+    if int(match[1]) != 1 or first.values.get("split.no", 0) != 0:
+        raise GgufError("gguf_not_first_part", part=_part(path, match, 1, count).name)
+    return [
+        _read_part(
+            _part(path, match, number, count), number, count, sizes[number - 1] if number <= len(sizes) else None
+        )
+        for number in range(2, count + 1)
+    ]
 
 
-def _facts(values: dict[str, Any], tensors: list[_Tensor], size: int) -> GgufFacts:
-    architecture = str(values.get("general.architecture", ""))
+def _part(path: Path, match: re.Match[str], number: int, count: int) -> Path:
+    return path.with_name(f"{path.name[: match.start()]}-{number:05}-of-{count:05}.gguf")
 
-    def number(key: str, default: int = 0) -> int:
-        value = values.get(f"{architecture}.{key}")
-        found = [
-            part for part in (value if isinstance(value, list) else [value]) if isinstance(part, int) and part >= 0
-        ]
+
+def _read_part(path: Path, number: int, count: int, size: int | None) -> Header:
+    if not path.is_file():
+        raise GgufError("gguf_part_missing", part=path.name)
+    try:
+        header = read_header(path, size)
+    except GgufError as error:
+        raise GgufError(error.code, **{**error.params, "file": path.name}) from error
+    if (header.values.get("split.no"), header.values.get("split.count")) != (number - 1, count):
+        raise GgufError("gguf_part_strange", part=path.name)
+    return header
+
+
+def _together(tensors: list[Tensor], more: list[Tensor]) -> list[Tensor]:
+    names = {tensor.name for tensor in tensors}
+    double = next((tensor.name for tensor in more if tensor.name in names), None)
+    if double is not None:
+        raise GgufError("gguf_twice", name=shown(double), at=0)
+    if len(tensors) + len(more) > MAX_TENSORS:
+        raise GgufError("gguf_damaged", what="number of tensors", at=0)
+    return [*tensors, *more]
+
+
+# -- facts ---------------------------------------------------------------------------------------------------------------
+class _Keys:
+    """The values of an architecture's keys, whatever type the file gives them."""
+
+    def __init__(self, values: dict[str, Any]) -> None:
+        self.values = values
+        self.architecture = shown(str(values.get("general.architecture", "")))
+
+    def __call__(self, key: str, default: int = 0) -> int:
+        """The number; of a list the largest one."""
+        found = self.list(key)
         return max(found, default=default)
 
-    heads = number("attention.head_count")
-    embedding = number("embedding_length")
+    def list(self, key: str) -> list[int]:
+        value = self.values.get(f"{self.architecture}.{key}")
+        parts = value if isinstance(value, list) else [value]
+        return [int(part) for part in parts if isinstance(part, int) and 0 <= part <= MOST]
+
+    def has(self, key: str) -> bool:
+        return f"{self.architecture}.{key}" in self.values
+
+    def per_layer(self, key: str, layers: int, default: int = 0) -> Sequence[int]:
+        found = self.list(key)
+        if len(found) > 1:
+            return (found + [0] * layers)[:layers]
+        return [found[0] if found else default] * layers
+
+
+def facts_of(values: dict[str, Any], tensors: list[Tensor], size: int, parts: int = 1) -> GgufFacts:
+    """Of a sound header; whatever its keys say."""
+    keys = _Keys(values)
+    layers = min(keys("block_count"), MAX_LAYERS)
+    heads, embedding = keys("attention.head_count"), keys("embedding_length")
     head_length = embedding // heads if heads else 0
-    file_type = values.get("general.file_type")
+    kv_values, window, window_values, state = _context(keys, layers, heads, head_length)
+    table = next((tensor for tensor in tensors if tensor.name == "token_embd.weight"), None)
     return GgufFacts(
-        architecture=architecture,
-        name=str(values.get("general.name", "")),
-        quantization=FILE_TYPES.get(file_type, "") if isinstance(file_type, int) else "",
+        architecture=keys.architecture,
+        kind=_kind(keys, {tensor.name for tensor in tensors}),
+        name=shown(str(values.get("general.name", ""))),
+        quantization=_quantization(values, tensors),
         parameters=sum(tensor.values for tensor in tensors),
         size=size,
-        context_length=number("context_length"),
-        layers=number("block_count"),
+        parts=parts,
+        context_length=keys("context_length"),
+        layers=layers,
         embedding_length=embedding,
+        feed_forward_length=_feed_forward(keys),
         heads=heads,
-        kv_heads=number("attention.head_count_kv", heads),
-        key_length=number("attention.key_length", head_length),
-        value_length=number("attention.value_length", head_length),
-        vocabulary=_length(values.get("tokenizer.ggml.tokens")),
+        kv_heads=keys("attention.head_count_kv", heads),
+        key_length=keys("attention.key_length", head_length),
+        value_length=keys("attention.value_length", head_length),
+        experts=keys("expert_count"),
+        experts_used=keys("expert_used_count"),
+        tokenizer=shown(str(values.get("tokenizer.ggml.model", ""))),
+        vocabulary=_length(values, "tokenizer.ggml.tokens"),
+        merges=_length(values, "tokenizer.ggml.merges"),
         chat_template="tokenizer.chat_template" in values,
-        pooling=f"{architecture}.pooling_type" in values,
+        pooling=keys.has("pooling_type"),
+        kv_values=kv_values,
+        window=window,
+        window_values=window_values,
+        state_bytes=state,
+        state_width=keys("ssm.inner_size"),
+        stored=_stored(tensors),
+        embedded_bytes=table.nbytes if table else 0,
+        embedded_kind=BLOCKS[table.kind][0] if table and table.kind in BLOCKS else "",
+        tied=not any(tensor.name == "output.weight" for tensor in tensors),
     )
 
 
-def _length(value: Any) -> int:
-    return len(value) if isinstance(value, list) else max(0, value) if isinstance(value, int) else 0
+def _length(values: dict[str, Any], key: str) -> int:
+    """Of an array that is not kept."""
+    value = values.get(key)
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= MOST else 0
+
+
+def _kind(keys: _Keys, tensors: set[str]) -> str:
+    type_ = keys.values.get("general.type")
+    if type_ == "adapter" or "adapter.type" in keys.values:
+        return ADAPTER
+    if type_ == "mmproj" or keys.architecture == "clip":
+        return PROJECTOR
+    if not keys.architecture or type_ not in (None, "model"):
+        return OTHER
+    if keys("pooling_type") == POOLING_RANK or tensors & {"cls.weight", "cls.output.weight"}:
+        return RERANK
+    causal = keys.values.get(f"{keys.architecture}.attention.causal", True)
+    if keys.architecture in ENCODERS or keys("pooling_type") or causal is False:
+        return EMBEDDING
+    return CHAT
+
+
+def _quantization(values: dict[str, Any], tensors: list[Tensor]) -> str:
+    """As the file names it; else the type of most of its bytes."""
+    file_type = values.get("general.file_type")
+    if isinstance(file_type, int) and file_type in FILE_TYPES and not isinstance(file_type, bool):
+        return FILE_TYPES[file_type]
+    return max(_stored(tensors), key=lambda one: one[1], default=("", 0))[0]
+
+
+def _stored(tensors: list[Tensor]) -> tuple[tuple[str, int], ...]:
+    """Matrices only: what has one dimension or none is never multiplied with."""
+    sizes: Counter[str] = Counter()
+    for tensor in tensors:
+        if tensor.kind in BLOCKS and tensor.values > tensor.row:
+            sizes[BLOCKS[tensor.kind][0]] += tensor.nbytes
+    return tuple(sorted(sizes.items()))
+
+
+def _feed_forward(keys: _Keys) -> int:
+    if keys("expert_used_count"):
+        each = keys("expert_feed_forward_length") or keys("feed_forward_length")
+        return min(MOST, each * keys("expert_used_count"))
+    return keys("feed_forward_length")
+
+
+# -- what a context keeps ------------------------------------------------------------------------------------------------
+def _context(keys: _Keys, layers: int, heads: int, head_length: int) -> tuple[int, int, int, int]:
+    """Numbers per token in full layers, the window, numbers per token in layers with that window, bytes of states per slot."""
+    if keys.architecture in ENCODERS:  # all tokens are there at once: nothing is kept
+        return 0, 0, 0, 0
+    kept = layers - min(layers, keys("attention.shared_kv_layers") + keys("nextn_predict_layers"))
+    recurrent = _recurrent(keys, layers)
+    windowed, window = _windowed(keys, layers)
+    kv_heads = keys.per_layer("attention.head_count_kv", layers, heads)
+    full, narrow = _values(keys, head_length, ""), _values(keys, head_length, "_swa")
+    both = keys.architecture in STATE_AND_ATTENTION
+    kv_values = window_values = 0
+    for layer in range(kept):
+        if recurrent[layer] and not both:
+            continue
+        if windowed[layer]:
+            window_values += kv_heads[layer] * narrow
+        else:
+            kv_values += kv_heads[layer] * full
+    states = min(MOST, sum(recurrent) * _state_bytes(keys))
+    return min(MOST, kv_values), window if window_values else 0, min(MOST, window_values), states
+
+
+def _values(keys: _Keys, head_length: int, suffix: str) -> int:
+    """Of one head and token. Where keys and values are kept together in a compressed form (MLA), it is kept once."""
+    key, value = keys("attention.key_length", head_length), keys("attention.value_length", head_length)
+    if keys.has("attention.key_length_mla"):
+        return key
+    return keys(f"attention.key_length{suffix}", key) + keys(f"attention.value_length{suffix}", value)
+
+
+def _windowed(keys: _Keys, layers: int) -> tuple[Sequence[bool], int]:
+    arch = keys.architecture
+    window = keys("attention.sliding_window", WINDOW_ITSELF.get(arch, 0))
+    pattern = keys.list("attention.sliding_window_pattern")
+    if not window or (not pattern and arch not in WINDOW_EVERY):
+        return [False] * layers, 0
+    if len(pattern) > 1:
+        return [bool(one) for one in (pattern + [0] * layers)[:layers]], window
+    every = pattern[0] if pattern else WINDOW_EVERY[arch]
+    if arch in FULL_FIRST:
+        return [not every or layer % every != 0 for layer in range(layers)], window
+    return [not every or layer % every < every - 1 for layer in range(layers)], window
+
+
+def _recurrent(keys: _Keys, layers: int) -> Sequence[bool]:
+    arch = keys.architecture
+    if not (keys("ssm.state_size") or keys("wkv.head_size") or keys("shortconv.l_cache")):
+        return [False] * layers
+    if arch in STATE_AND_ATTENTION:
+        return [True] * layers
+    if arch in ATTENTION_EVERY:
+        every = keys("full_attention_interval", ATTENTION_EVERY[arch])
+        return [not every or (layer + 1) % every != 0 for layer in range(layers)]
+    return [heads == 0 for heads in keys.per_layer("attention.head_count_kv", layers)]
+
+
+def _state_bytes(keys: _Keys) -> int:
+    """Of one layer and slot, in 32 bits (llama.cpp, ``n_embd_r`` and ``n_embd_s``)."""
+    embedding, head = keys("embedding_length"), keys("wkv.head_size")
+    if head:
+        return min(MOST, 4 * embedding * (keys("token_shift_count", 2) + head))
+    if keys("shortconv.l_cache"):
+        return min(MOST, 4 * embedding * (keys("shortconv.l_cache") - 1))
+    inner, state = keys("ssm.inner_size"), keys("ssm.state_size")
+    convolution = max(0, keys("ssm.conv_kernel") - 1) * (inner + 2 * keys("ssm.group_count") * state)
+    return min(MOST, 4 * (convolution + state * inner))

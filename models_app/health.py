@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from enum import Enum
+from http import HTTPStatus
 from typing import Any
 
-import httpx
+import aiohttp
 
-CONNECT, WRITE, POOL = 2.0, 5.0, 5.0
-LIMITS = httpx.Timeout(connect=CONNECT, read=5, write=WRITE, pool=POOL)
+from models_app.gguf import CHAT, EMBEDDING, RERANK
+
+CONNECT, READ = 2.0, 5.0
+# Both are sockets' errors or aiohttp's own; which of them tells nothing here.
+NO_ANSWER = (aiohttp.ClientError, TimeoutError, OSError)
 MAX_SHOWN = 200
+METRIC = re.compile(r"^llamacpp:(\w+) ([\d.eE+-]+)", re.MULTILINE)
+COUNTERS = ("prompt_tokens_total", "tokens_predicted_total", "n_decode_total")
 
 
 class Health(Enum):
@@ -23,64 +32,98 @@ class NoToken(Exception):
     """It takes requests but does not generate. The message says what it did instead."""
 
 
-def new_client() -> httpx.AsyncClient:
-    """Without the environment's proxies: llama-servers are on this machine or in this network."""
-    return httpx.AsyncClient(timeout=LIMITS, trust_env=False, verify=False)  # noqa: S501 - plain HTTP only; loading CAs costs 10 MB
+def new_client() -> aiohttp.ClientSession:
+    """In a running loop. Not httpx: each of its requests looks through all connections there are, and a supervisor of fifty
+    replicas used three times the processor (bench/supervisor.py). The environment's proxies are not asked: llama-servers are
+    on this machine."""
+    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=3.0)  # llama-server closes them after 5 s
+    return aiohttp.ClientSession(connector=connector, timeout=_limits(READ), cookie_jar=aiohttp.DummyCookieJar())
 
 
-async def health(client: httpx.AsyncClient, base_url: str) -> Health:
+def _limits(read: float) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=None, connect=CONNECT, sock_connect=CONNECT, sock_read=read)
+
+
+async def _get(client: aiohttp.ClientSession, url: str, key: str = "") -> tuple[int, str]:
+    async with client.get(url, headers=_headers(key) if key else {}, allow_redirects=False) as answer:
+        return answer.status, await answer.text(errors="replace")
+
+
+async def health(client: aiohttp.ClientSession, base_url: str) -> Health:
     try:
-        status = (await client.get(base_url + "/health")).status_code
-    except httpx.HTTPError:
+        status, _text = await _get(client, base_url + "/health")
+    except NO_ANSWER:
         return Health.DOWN
-    if status == httpx.codes.OK:
+    if status == HTTPStatus.OK:
         return Health.OK
-    return Health.LOADING if status == httpx.codes.SERVICE_UNAVAILABLE else Health.DOWN
+    return Health.LOADING if status == HTTPStatus.SERVICE_UNAVAILABLE else Health.DOWN
 
 
-async def accepts_key(client: httpx.AsyncClient, base_url: str, key: str) -> bool:
+async def accepts_key(client: aiohttp.ClientSession, base_url: str, key: str) -> bool:
     """Whether this is the llama-server we gave that key: it takes ours and refuses another."""
     try:
-        right = await client.get(base_url + "/v1/models", headers=_headers(key))
-        wrong = await client.get(base_url + "/v1/models", headers=_headers("x" + key[1:]))
-    except httpx.HTTPError:
+        right, _text = await _get(client, base_url + "/v1/models", key)
+        wrong, _text = await _get(client, base_url + "/v1/models", "x" + key[1:])
+    except NO_ANSWER:
         return False
-    return right.status_code == httpx.codes.OK and wrong.status_code == httpx.codes.UNAUTHORIZED
+    return right == HTTPStatus.OK and wrong == HTTPStatus.UNAUTHORIZED
 
 
-async def generate_token(client: httpx.AsyncClient, base_url: str, key: str, embeddings: bool, seconds: float) -> None:
-    """One real token (or one embedding) within ``seconds``. Raises NoToken."""
-    timeout = httpx.Timeout(connect=CONNECT, read=seconds, write=WRITE, pool=POOL)
-    path, body = ("/v1/embeddings", {"input": "1"}) if embeddings else ("/completion", _ONE_TOKEN)
+async def generate_token(client: aiohttp.ClientSession, base_url: str, key: str, kind: str, seconds: float) -> None:
+    """One real token, embedding or score, as the ``kind`` of ``models_app.gguf`` wants, within ``seconds``. Raises NoToken."""
+    path, body, made_of = SMALLEST[kind]
     try:
-        answer = await client.post(base_url + path, json=body, headers=_headers(key), timeout=timeout)
-        made = _made(answer.json(), embeddings) if answer.status_code == httpx.codes.OK else False
-    except httpx.HTTPError as error:
+        async with client.post(base_url + path, json=body, headers=_headers(key), timeout=_limits(seconds)) as answer:
+            text = await answer.text(errors="replace")
+            made = answer.status == HTTPStatus.OK and made_of(json.loads(text))
+    except NO_ANSWER as error:
         raise NoToken(str(error) or type(error).__name__) from error
-    except ValueError as error:
-        raise NoToken("not JSON") from error
+    except (ValueError, LookupError, TypeError) as error:
+        raise NoToken("not JSON, or not of that form") from error
     if not made:
-        raise NoToken(f"{answer.status_code} {answer.text[:MAX_SHOWN]}")
+        raise NoToken(f"{answer.status} {text[:MAX_SHOWN]}")
 
 
 _ONE_TOKEN = {"prompt": "1", "n_predict": 1, "temperature": 0, "ignore_eos": True, "cache_prompt": False}
+# By kind of model: what is asked, and what shows in the answer that it was done.
+SMALLEST: dict[str, tuple[str, dict[str, Any], Callable[[Any], bool]]] = {
+    CHAT: ("/completion", _ONE_TOKEN, lambda answer: answer["tokens_predicted"] >= 1),
+    EMBEDDING: ("/v1/embeddings", {"input": "1"}, lambda answer: bool(answer["data"][0]["embedding"])),
+    RERANK: (
+        "/v1/rerank",
+        {"query": "1", "documents": ["1"]},
+        lambda answer: "relevance_score" in answer["results"][0],
+    ),
+}
 
 
-def _made(answer: Any, embeddings: bool) -> bool:
+@dataclass(frozen=True)
+class Work:
+    """``counter`` grows with each batch it computes; None with ``busy``: it is too busy to say, or hangs."""
+
+    busy: int  # requests it works on or keeps waiting
+    counter: float | None
+
+
+async def work(client: aiohttp.ClientSession, base_url: str, key: str) -> Work | None:
+    """None when it has no such page."""
     try:
-        return bool(answer["data"][0]["embedding"]) if embeddings else answer["tokens_predicted"] >= 1
-    except (KeyError, IndexError, TypeError):
-        return False
-
-
-async def requests_under_way(client: httpx.AsyncClient, base_url: str, key: str) -> int | None:
-    """Requests it works on or keeps waiting; None when it does not say."""
-    try:
-        text = (await client.get(base_url + "/metrics", headers=_headers(key))).text
-    except httpx.HTTPError:
+        status, text = await _get(client, base_url + "/metrics", key)
+    except TimeoutError:  # it is answered between two batches
+        return Work(1, None)
+    except NO_ANSWER:
         return None
-    counts = re.findall(r"^llamacpp:requests_(?:processing|deferred) (\d+)", text, re.MULTILINE)
-    return sum(map(int, counts)) if counts else None
+    values = {name: float(value) for name, value in METRIC.findall(text)}
+    if status != HTTPStatus.OK or "requests_processing" not in values:
+        return None
+    busy = values["requests_processing"] + values.get("requests_deferred", 0)
+    return Work(int(busy), sum(values.get(name, 0) for name in COUNTERS))
+
+
+async def requests_under_way(client: aiohttp.ClientSession, base_url: str, key: str) -> int | None:
+    """Requests it works on or keeps waiting; None when it does not say."""
+    seen = await work(client, base_url, key)
+    return None if seen is None else seen.busy
 
 
 def _headers(key: str) -> dict[str, str]:

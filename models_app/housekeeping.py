@@ -1,4 +1,4 @@
-"""What the supervisor does besides: the heartbeat of this machine, what is due in accounts, logs that grow."""
+"""What the supervisor does besides: the heartbeat of this machine, the memory models take, what is due in accounts, logs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from asgiref.sync import sync_to_async
 from accounts import sweeps
 from cluster.probe import check_joined_nodes
 from cluster.services import heartbeat_this_machine, register_this_machine
-from models_app import process
+from models_app import memory_learning, process
 from models_app.replica_runner import ReplicaRunner
 
 HEARTBEAT = 5.0
@@ -24,6 +24,7 @@ class Housekeeping:
         self._node = ""
         self._heartbeat = self._clean_up = float("-inf")
         self._probing: asyncio.Task[None] | None = None
+        self.learned: dict[str, int] = {}  # memory by what was started
 
     async def node(self) -> str:
         """The name of this machine."""
@@ -31,12 +32,17 @@ class Housekeeping:
             self._node = (await sync_to_async(register_this_machine)()).name
         return self._node
 
+    async def recall(self) -> None:
+        """What earlier supervisors have measured. Raises what the database raises."""
+        self.learned.update(await sync_to_async(memory_learning.learned)())
+
     async def step(self, runners: Iterable[ReplicaRunner]) -> None:
         """What is due. Raises what the database raises."""
         now = time.monotonic()
         if now - self._heartbeat >= HEARTBEAT:
             self._heartbeat = now
             await sync_to_async(heartbeat_this_machine)()
+            await self._measure()
             self._look_at_joined_machines()
         if now - self._clean_up >= CLEAN_UP:
             self._clean_up = now
@@ -44,6 +50,9 @@ class Housekeeping:
                 self._clean_up -= CLEAN_UP - CLEAN_UP_ON
             for runner in runners:
                 await asyncio.to_thread(process.shorten_log, runner.log)
+
+    async def _measure(self) -> None:
+        await sync_to_async(memory_learning.measure)(await self.node(), self.learned)
 
     def _look_at_joined_machines(self) -> None:
         """On the side: one that is down takes seconds to say so, and our own replicas must not wait for that."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import hmac
+import logging
 import os
 import re
 import secrets
@@ -12,7 +14,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -22,6 +24,7 @@ from django.conf import settings
 
 from llmplatform.lib import process_identity
 
+logger = logging.getLogger(__name__)
 # What an engine may know of our environment. Everything else, all our secrets among it, stays here.
 PASSED_ON = frozenset(
     {"PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "TEMP", "TMP", "TZ", "SYSTEMROOT", "WINDIR", "VIRTUAL_ENV"}
@@ -32,7 +35,11 @@ PASSED_PREFIXES = ("OMP_", "KMP_", "GOMP_", "OPENBLAS_", "MKL_", "GGML_")
 # waited for does not get a core. A short spin is as fast on a quiet machine and much faster on a busy one; none at all
 # (OMP_WAIT_POLICY=PASSIVE) is slow when quiet: bench/engine_threads.py. GNU's OpenMP reads it, others ignore it. An own
 # setting wins.
-ENGINE_DEFAULTS = {"GOMP_SPINCOUNT": "1000"}
+# GGML_NO_BACKTRACE: an engine that gives up would first start a debugger, where there is one, to describe itself. That takes up
+# to minutes in which nobody is served, and buries the line that says why.
+ENGINE_DEFAULTS = {"GOMP_SPINCOUNT": "1000", "GGML_NO_BACKTRACE": "1"}
+# A file that whoever looks after engines touches: an embedded engine that sees it untouched for long ends itself.
+CLAIM = "LLM_CLAIM"
 # "folder:replica id:nonce" in the environment of each engine: says whose it is, whatever the database says.
 MARKER = "LLM_REPLICA"
 LOG_BYTES = 10 * 1024 * 1024
@@ -40,6 +47,8 @@ TAIL_BYTES = 16 * 1024
 TAIL_LINES = 20
 # llama.cpp marks the level of a line by a letter; other things in its log (an assertion, a missing library) say it in words.
 CAUSE = re.compile(r"^[\d.]+ E |(?i:\berror\b|\bfailed\b|couldn't|cannot|assert|abort|Traceback|out of memory)")
+OOM_SCORE = "500"  # of 1000; 0 is what every process has
+MEASURERS = frozenset({"tunemodel", "buildllama"})
 GRACE = 4.0  # seconds between TERM and KILL
 
 
@@ -65,7 +74,22 @@ def environment(replica_id: int, nonce: str, source: Mapping[str, str] = os.envi
         **passed,
         "LLAMA_API_KEY": engine_key(nonce),
         MARKER: f"{home_mark()}:{replica_id}:{nonce}",
+        CLAIM: str(claim_file()),
     }
+
+
+def claim_file() -> Path:
+    return Path(settings.RUN_DIR) / "engines.claimed"
+
+
+def claim_engines() -> None:
+    """Says that somebody looks after the engines of this folder; every few seconds. A disk that is full ends none of them at
+    once: see ``engine_main.UNCLAIMED_SECONDS``."""
+    try:
+        claim_file().parent.mkdir(parents=True, exist_ok=True)
+        claim_file().touch()
+    except OSError as error:
+        logger.warning("%s cannot be touched: %s", claim_file(), error.strerror or error)
 
 
 # -- logs --------------------------------------------------------------------------------------------------------------
@@ -122,12 +146,50 @@ class EngineProcess:
     pid: int
     started: float
     child: subprocess.Popen[bytes] | None = None
+    _family: list[psutil.Process] | None = None
 
     def poll(self) -> int | None:
-        """None while it runs, else its exit code (negative: the signal); unknown for one that was not our child: 0."""
+        """None while it runs, else its exit code (negative: the signal); 0 also for one that was not our child: see ``exit``."""
         if self.child is not None:
             return self.child.poll()
         return None if process_identity.is_same(self.pid, self.started) else 0
+
+    @property
+    def exit(self) -> int | None:
+        """As ``poll``, once it has ended; None: the system tells that to its parent only, which we are not."""
+        return self.child.poll() if self.child is not None else None
+
+    # Of it and what it started (LLAMA_CPP_PATH may be a script); 0 when it is gone.
+    def processor_seconds(self) -> float:
+        return self._sum(lambda member: sum(member.cpu_times()[:2]))
+
+    def resident(self) -> int:
+        """Bytes."""
+        return int(self._sum(lambda member: member.memory_info().rss))
+
+    def own_memory(self) -> int:
+        """Bytes that are free again when it ends: without the model file, which the system may drop at any time."""
+        return int(self._sum(lambda member: (info := member.memory_info()).rss - getattr(info, "shared", 0)))
+
+    def mapped(self) -> int:
+        """Bytes of files in memory, the model above all, that the system counts as free since it may drop them."""
+        return int(self._sum(lambda member: getattr(member.memory_info(), "shared", 0)))
+
+    def _sum(self, of: Callable[[psutil.Process], float]) -> float:
+        try:
+            return sum(of(member) for member in self._members())
+        except psutil.Error:  # it ended in this moment
+            return 0
+
+    def _members(self) -> list[psutil.Process]:
+        """Those that run. Who they are is asked once, for that is a look at every process there is, and again when one ended."""
+        if self.poll() is not None:
+            return []
+        if self._family is None or not all(member.is_running() for member in self._family):
+            with contextlib.suppress(psutil.Error):
+                own = psutil.Process(self.pid)
+                self._family = [own, *own.children(recursive=True)]
+        return self._family or []
 
     def end(self, grace: float = GRACE) -> None:
         """TERM, a grace period, KILL, reap. Blocks; returns when it is gone."""
@@ -167,6 +229,36 @@ class EngineProcess:
         return True
 
 
+@contextlib.contextmanager
+def told_of_end(pid: int, call: Callable[[], object]) -> Iterator[bool]:
+    """``call`` is called in the running loop once the process has ended, also when it is not our child. False: this system
+    cannot tell, and somebody has to look."""
+    loop = asyncio.get_running_loop()
+    try:
+        descriptor = os.pidfd_open(pid)
+    except (AttributeError, OSError):  # not Linux, or gone already
+        yield False
+        return
+
+    def ended() -> None:
+        loop.remove_reader(descriptor)
+        call()
+
+    try:
+        loop.add_reader(descriptor, ended)
+        yield True
+    finally:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)
+
+
+def prefer_to_be_killed(pid: int) -> None:
+    """When the kernel must end a process for want of memory, an engine rather than the service: it is started again, and says
+    why. Linux only."""
+    with contextlib.suppress(OSError):
+        Path(f"/proc/{pid}/oom_score_adj").write_text(OOM_SCORE)
+
+
 def spawn(argv: list[str], env: dict[str, str], log: int) -> EngineProcess:
     """Raises OSError. A session of its own: Ctrl-C in our terminal is for us, and we end it in order."""
     child = subprocess.Popen(
@@ -178,6 +270,7 @@ def spawn(argv: list[str], env: dict[str, str], log: int) -> EngineProcess:
         stderr=log,
         start_new_session=True,
     )
+    prefer_to_be_killed(child.pid)
     return EngineProcess(child.pid, process_identity.started_at(child.pid) or time.time(), child)
 
 
@@ -189,6 +282,13 @@ class Found:
     replica_id: int
     nonce: str
     parent: int = 0
+
+    @property
+    def is_measured(self) -> bool:
+        """By a ``tunemodel`` or ``--build-llama`` that still runs; what a killed one left is nobody's."""
+        with contextlib.suppress(psutil.Error):
+            return not MEASURERS.isdisjoint(psutil.Process(self.parent).cmdline())
+        return False
 
 
 def find_engines() -> list[Found]:

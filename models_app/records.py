@@ -11,7 +11,8 @@ from django.db import Error as DatabaseError
 from django.db import IntegrityError
 from django.utils import timezone
 
-from models_app.models import ModelConfig, Replica
+from llmplatform.lib import knock
+from models_app.models import Loading, ModelConfig, Replica
 from models_app.states import State
 
 logger = logging.getLogger(__name__)
@@ -31,7 +32,9 @@ class ReplicaRow:
         if state is not self.state or "state" in self._unsaved:
             fields["since"] = timezone.now()
         self.state = state
-        return await self.write(state=state, **fields)
+        written = await self.write(state=state, **fields)
+        knock.knock(knock.WEB)
+        return written
 
     async def write(self, **fields: Any) -> bool:
         """Whether the database has taken it."""
@@ -80,6 +83,12 @@ def open_row(model_id: int, number: int, node: str) -> int | None:
     except IntegrityError:  # deleted between the two queries
         return None
     return int(row.pk)
+
+
+@sync_to_async
+def note_loading(model_id: int, **fields: Any) -> None:
+    """Of a model that is loaded when asked for; raises what the database raises."""
+    Loading.objects.update_or_create(model_id=model_id, defaults=fields)
 
 
 @sync_to_async

@@ -13,9 +13,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from models_app import health, model_files, process, reasons
+from models_app import engine_limits, gguf, health, model_files, process, reasons
 from models_app.command_line import Wanted
 from models_app.health import Health
+from models_app.liveness import Liveness, Look
 from models_app.lives import LOAD_BYTES, Asked, Engine, Failed, PortTaken, Shared
 from models_app.preparation import NotStartable, Preparation, find_file, prepare
 from models_app.records import ReplicaRow
@@ -31,53 +32,87 @@ class ReplicaRunner:
     def __init__(self, shared: Shared, replica_id: int, number: int, wanted: Wanted) -> None:
         self.shared, self.timing = shared, shared.timing
         self.row, self.id, self.number, self.wanted = ReplicaRow(replica_id), replica_id, number, wanted
-        self.stopping, self._drains = False, True
+        self.stopping, self._drains, self._hurried = False, True, False
         self._quick_failures = 0
         self._ready_at: float | None = None
-        self._asked = asyncio.Event()
+        self._asked = False
+        self._wake = asyncio.Event()  # somebody asked, or the process ended
         self._adopted: Engine | None = None
         self._runs_as = ""  # fingerprint of what runs now
+        self.build = ""  # and the version of its engine
+        self.engine: Engine | None = None
+        self.lacks = 0  # bytes of memory, while that alone keeps it from starting
+        self._last_counter = 0.0
+        self._made_room: dict[str, Any] | None = None
+        self._room_comes = 0.0  # until then an older replica is expected to leave it its memory
         self.task: asyncio.Task[None] | None = None
 
     def __str__(self) -> str:
         return f"{self.wanted.name}/{self.number}"
 
     # -- asked from outside --------------------------------------------------------------------------------------------
-    def begin(self, adopted: Engine | None = None, fingerprint: str = "") -> None:
+    def begin(self, adopted: Engine | None = None, fingerprint: str = "", build: str = "") -> None:
         if adopted is not None:
-            self._adopted, self._runs_as = adopted, fingerprint
+            self._adopted, self._runs_as, self.build = adopted, fingerprint, build
             self.shared.ports[self.id] = adopted.port
+            if adopted.ready:  # from the first moment: what serves is not to be renewed where it is
+                self.row.state = State.READY
         self.task = asyncio.create_task(self._run(), name=str(self))
 
     @property
     def is_ready(self) -> bool:
         """Serves, and will go on to."""
-        return self.row.state is State.READY and not self._asked.is_set()
+        return self.row.state is State.READY and not self._asked
 
     @property
-    def outdated(self) -> bool:
-        """Something else runs than should."""
-        return bool(self._runs_as) and self._runs_as != self._fingerprint()
+    def ready_for(self) -> float:
+        """Seconds."""
+        return time.monotonic() - self._ready_at if self.is_ready and self._ready_at is not None else 0.0
+
+    def will_run_as(self, wanted: Wanted, fingerprint: str) -> bool:
+        """Whether that is what it runs, or will without being asked again."""
+        if self._runs_as and not self._asked:
+            return self._runs_as == fingerprint
+        return self.wanted == wanted
+
+    async def room_is_made(self) -> None:
+        """An older replica is being stopped in its favour: it is on its way again."""
+        self._room_comes = time.monotonic() + self.timing.drain + self.timing.room
+        await self.row.set_state(State.PENDING)
+
+    def _ask(self) -> None:
+        self._asked = True
+        self._wake.set()
 
     def change_to(self, wanted: Wanted) -> None:
         self.wanted = wanted
-        self._asked.set()
+        self._ask()
 
-    def stop(self, drain: bool = True) -> None:
+    def make_room(self, available: int, least: int) -> None:
+        """Memory runs out, and nobody uses this replica: it ends, and starts again when there is enough."""
+        self._made_room = reasons.reason("made_room", available=available, least=least)
+        self._ask()
+
+    def own_memory(self) -> int:
+        """Bytes that are free again when it ends."""
+        return self.engine.process.own_memory() if self.engine is not None else 0
+
+    def stop(self, drain: bool = True, hurried: bool = False) -> None:
+        """``hurried``: its memory is wanted. A request that comes in this moment is sent again by the gateway."""
         self.stopping, self._drains = True, self._drains and drain
-        self._asked.set()
-
-    def _fingerprint(self) -> str:
-        return self.wanted.fingerprint(self.shared.launcher.version)
+        self._hurried = self._hurried or hurried
+        self._ask()
 
     # -- the life ------------------------------------------------------------------------------------------------------
     async def _run(self) -> None:
         while not self.stopping:
-            self._asked.clear()
+            self._asked = False
             try:
                 await self._one_life()
             except Asked:
                 self._quick_failures = 0
+                if self._made_room is not None and not self.stopping:
+                    await self._wait_for_memory(self._made_room)
             except PortTaken:
                 logger.warning("%s: its port was taken; the next one is tried", self)
             except NotStartable as error:
@@ -92,7 +127,7 @@ class ReplicaRunner:
         """Always ends with an exception that says why; the process is gone then."""
         engine, self._adopted = self._adopted, None
         try:
-            engine = engine or await self._start()
+            engine = self.engine = engine or await self._start()
             await self._until_ready(engine)
             await self._watch(engine)
         except Asked:
@@ -103,8 +138,10 @@ class ReplicaRunner:
             if engine is not None:
                 await asyncio.to_thread(engine.process.end, self.timing.grace)
             self.shared.ports.pop(self.id, None)
+            self.shared.places.pop(self.id, None)
             self.shared.memory_promised.pop(self.id, None)
-            self._runs_as = ""
+            self.shared.loading.pop(self.id, None)
+            self._runs_as, self.build, self.engine = "", "", None
 
     async def _start(self) -> Engine:
         """The row says nonce, port and fingerprint before the process exists, and the process carries the nonce: whatever dies
@@ -115,14 +152,18 @@ class ReplicaRunner:
         if chosen.port in self.shared.ports.values():
             raise PortTaken
         self.shared.ports[self.id], self.shared.memory_promised[self.id] = chosen.port, prepared.memory
-        self._runs_as = self._fingerprint()
+        self.shared.places[self.id] = prepared.place
+        self.build = self.shared.launcher.version
+        self._runs_as = wanted.fingerprint(self.build)
         announced = await self.row.set_state(
             State.STARTING,
             port=chosen.port,
             key_nonce=nonce,
             fingerprint=self._runs_as,
+            engine=self.build,
             slots=wanted.slots,
             context_length=chosen.context_length,
+            **prepared.memory_fields,
         )
         if not announced:
             raise NotStartable("database")
@@ -137,7 +178,17 @@ class ReplicaRunner:
         except OSError as error:
             code = "log_folder" if error.filename in {str(self.log), str(self.log.parent)} else "engine_missing"
             raise NotStartable(code, error=error.strerror or str(error), folder=str(self.log.parent)) from error
-        engine = Engine(started.process, prepared.chosen.port, nonce, started.log_start, prepared.facts.size)
+        engine = Engine(
+            started.process,
+            prepared.chosen.port,
+            nonce,
+            started.log_start,
+            prepared.facts.size,
+            prepared.chosen.memory_bound,
+            engine_limits.own_memory(prepared.plan),
+            prepared.plan.need.mapped,
+        )
+        self.shared.loading[self.id] = engine.process
         await self.row.write(pid=engine.process.pid, pid_started=engine.process.started)
         return engine
 
@@ -154,26 +205,28 @@ class ReplicaRunner:
             await self._await_health(engine, {Health.OK}, load, "load_timeout")
             await self._first_token(engine)
         self.shared.memory_promised.pop(self.id, None)
+        self.shared.loading.pop(self.id, None)
         self._ready_at = time.monotonic()
         await self.row.set_state(State.READY, reason=None)
         logger.info("%s: ready on port %d", self, engine.port)
 
     async def _await_health(self, engine: Engine, enough: Iterable[Health], seconds: float, code: str) -> None:
-        deadline = time.monotonic() + seconds
+        began = time.monotonic()
         while not (
             await health.health(self.shared.client, engine.base_url) in enough
             # Else a stranger answers on this port, who must not get our key.
             and await asyncio.to_thread(engine.process.listens_on, engine.port)
         ):
-            if time.monotonic() > deadline:
+            passed = time.monotonic() - began
+            if passed > seconds:
                 raise Failed(code, seconds=round(seconds), **self._log_params(engine))
-            await self._pause(self.timing.poll)
+            await self._pause(self.timing.next_poll(passed))
             self._check_alive(engine)
 
     async def _first_token(self, engine: Engine) -> None:
         probe = asyncio.ensure_future(
             health.generate_token(
-                self.shared.client, engine.base_url, engine.key, self.wanted.embeddings, self.timing.token
+                self.shared.client, engine.base_url, engine.key, _kind(self.wanted), self.timing.token
             )
         )
         try:
@@ -190,18 +243,33 @@ class ReplicaRunner:
     # -- ready ---------------------------------------------------------------------------------------------------------
     async def _watch(self, engine: Engine) -> None:
         """Until it ends, hangs, or somebody asks."""
-        answered = checked = time.monotonic()
-        while True:
-            await self._pause(self.timing.watch)
-            self._check_alive(engine)
-            await self._forgive_old_failures()
-            if time.monotonic() - checked < self.timing.check:
-                continue
-            if await health.health(self.shared.client, engine.base_url) is Health.OK:
-                answered = time.monotonic()
-            elif time.monotonic() - answered > self.timing.hung:
-                raise Failed("hung", seconds=round(self.timing.hung), **self._log_params(engine))
-            checked = time.monotonic()
+        liveness = Liveness(self.timing.stuck, self.timing.stuck_working)
+        answered = looked = time.monotonic()
+        with process.told_of_end(engine.process.pid, self._wake.set) as is_told:
+            while True:
+                checked = time.monotonic()
+                while (left := self.timing.check - (time.monotonic() - checked)) > 0:
+                    await self._pause(left if is_told else min(left, self.timing.watch))
+                    self._check_alive(engine)
+                await self._forgive_old_failures()
+                if await health.health(self.shared.client, engine.base_url) is Health.OK:
+                    answered = time.monotonic()
+                elif time.monotonic() - answered > self.timing.hung:
+                    raise Failed("hung", seconds=round(self.timing.hung), **self._log_params(engine))
+                if time.monotonic() - looked >= self.timing.look_inside:
+                    looked = time.monotonic()
+                    await self._look_inside(engine, liveness)
+
+    async def _look_inside(self, engine: Engine, liveness: Liveness) -> None:
+        """Answering /health is not enough: the thread that answers it is not the one that computes."""
+        work = await health.work(self.shared.client, engine.base_url, engine.key)
+        if work is None:
+            return
+        counter = self._last_counter if work.counter is None else work.counter
+        self._last_counter = counter
+        look = Look(time.monotonic(), work.busy > 0, counter, engine.process.processor_seconds())
+        if liveness.is_stuck(look):
+            raise Failed("stuck", requests=work.busy, **self._log_params(engine))
 
     async def _forgive_old_failures(self) -> None:
         if self._quick_failures and not self._failed_quickly():
@@ -215,12 +283,12 @@ class ReplicaRunner:
         await self.row.set_state(State.DRAINING)
         begin = time.monotonic()
         while self._drains and (spent := time.monotonic() - begin) < self.timing.drain:
-            await asyncio.sleep(self.timing.poll)
             if engine.process.poll() is not None:
                 return
             busy = await health.requests_under_way(self.shared.client, engine.base_url, engine.key)
-            if spent >= self.timing.drain_least and not busy:
+            if (self._hurried or spent >= self.timing.drain_least) and not busy:
                 return
+            await asyncio.sleep(self.timing.next_poll(spent))
 
     # -- after a failure -----------------------------------------------------------------------------------------------
     async def _after_failure(self, reason: dict[str, Any]) -> None:
@@ -242,7 +310,7 @@ class ReplicaRunner:
     async def _wait_for_change(self) -> None:
         """Of the settings (somebody asks) or of the file."""
         before = await asyncio.to_thread(self._file_identity)
-        while not self._asked.is_set():
+        while not self._asked:
             await self._pause_quietly(self.timing.recheck)
             if await asyncio.to_thread(self._file_identity) != before:
                 return
@@ -253,35 +321,56 @@ class ReplicaRunner:
         except NotStartable:
             return None
 
+    async def _wait_for_memory(self, reason: dict[str, Any]) -> None:
+        """A while at least: what is free right after it ended is what somebody else was about to take."""
+        self._made_room = None
+        self._asked = False
+        await self.row.set_state(State.FAILED, reason=reason, port=None, pid=None, pid_started=None)
+        await self._pause_quietly(self.timing.room)
+        if not self._asked and (hindrance := await asyncio.to_thread(self._hindrance)) is not None:
+            await self._wait_until_startable(hindrance)
+
     async def _wait_until_startable(self, reason: dict[str, Any]) -> None:
         """What was found before the start can be looked for again at no cost: it starts when that is gone."""
         logger.error("%s: %s", self, reasons.text(reason))
         gone = {"reason": reason, "port": None, "pid": None, "pid_started": None}
         await self.row.set_state(State.FAILED, **gone)
-        while not self._asked.is_set():
+        hindrance: dict[str, Any] | None = reason
+        while hindrance is not None and not self._asked:
+            self.lacks = _lacking(hindrance)
             await self._pause_quietly(self.timing.recheck)
-            if await asyncio.to_thread(self._startable):
-                return
+            hindrance = await asyncio.to_thread(self._hindrance)
+            if hindrance is not None and hindrance["code"] != reason["code"]:
+                reason = hindrance
+                await self.row.write(reason=reason)
+            if self.row.state is State.PENDING and time.monotonic() > self._room_comes:
+                await self.row.set_state(State.FAILED)
+        self.lacks = 0
 
-    def _startable(self) -> bool:
+    def _hindrance(self) -> dict[str, Any] | None:
         try:
             prepare(self.wanted, self.shared.around(self.id))
             process.check_log_folder(self.log)
-        except (NotStartable, OSError):
-            return False
-        return True
+        except NotStartable as error:
+            return error.reason
+        except OSError as error:
+            return reasons.reason("log_folder", error=error.strerror or str(error), folder=str(self.log.parent))
+        return None
 
     # -- small steps ---------------------------------------------------------------------------------------------------
     async def _pause_quietly(self, seconds: float) -> None:
+        if self._asked:
+            return
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._asked.wait(), seconds)
+            await asyncio.wait_for(self._wake.wait(), seconds)
+        self._wake.clear()
 
     async def _pause(self, seconds: float) -> None:
         await self._pause_quietly(seconds)
         self._check_asked()
 
     def _check_asked(self) -> None:
-        if self._asked.is_set():
+        if self._asked:
             raise Asked
 
     def _check_alive(self, engine: Engine) -> None:
@@ -292,10 +381,24 @@ class ReplicaRunner:
         if not was_ready and not process.is_free(engine.port):
             raise PortTaken
         params = self._log_params(engine)
+        if engine.memory_bound and (line := engine_limits.wanted_more(params["log"])):
+            bounds = {"bound": engine.memory_bound, "planned": engine.memory_planned}
+            raise Failed("over_bound", **{**params, "line": line}, **bounds)
         if code == -9:
             raise Failed("killed", **params)
-        raise Failed("crashed" if was_ready else "exited", exit=code, **params)
+        raise Failed("crashed" if was_ready else "exited", exit=engine.process.exit, **params)
 
     def _log_params(self, engine: Engine) -> dict[str, Any]:
         lines = process.log_tail(self.log, engine.log_start)
         return {"log": lines, "line": process.decisive_line(lines)}
+
+
+def _lacking(reason: dict[str, Any]) -> int:
+    params = reason["params"]
+    return (
+        int(params["needed"] + params["reserve"] - params["available"]) if reason["code"] == "not_enough_memory" else 0
+    )
+
+
+def _kind(wanted: Wanted) -> str:
+    return gguf.RERANK if wanted.rerank else gguf.EMBEDDING if wanted.embeddings else gguf.CHAT

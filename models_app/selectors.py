@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
-from functools import lru_cache
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from django.conf import settings
 from django.db.models import Exists, OuterRef, Prefetch
 
 from cluster.models import Node
-from models_app import config_file, memory, model_files, reasons
+from models_app import config_file, inspection, memory, memory_learning, memory_plan, model_files, model_folder, reasons
 from models_app.command_line import Wanted
-from models_app.gguf import GgufError, GgufFacts, read_facts
+from models_app.gguf import GgufError, GgufFacts
+from models_app.launchers import local
 from models_app.models import ModelConfig, Replica
 from models_app.process import engine_key
 from models_app.states import LIVE, State
@@ -58,19 +59,39 @@ class ModelView:
     description: str
     created: int
     replicas: tuple[ReplicaView, ...]
+    id: int = 0
+    slots: int = 1  # of all its replicas, when they are there
+    on_demand: bool = False  # its requests wait while it is not there
+    load_seconds: float | None = None  # it took last
+    aliases: tuple[str, ...] = ()
+    is_default: bool = False
+    system_prompt: str = ""
+    traffic: tuple[tuple[str, int], ...] = ()  # other models and the percentage of requests that each of them answers
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All that it may be asked for by."""
+        return (self.name, *self.aliases)
 
 
 def names() -> list[str]:
     return list(ModelConfig.objects.values_list("name", flat=True))
 
 
+def aliases() -> dict[str, str]:
+    """Each with the model it stands for."""
+    rows = ModelConfig.objects.exclude(aliases=[]).values_list("name", "aliases")
+    return {alias: name for name, aliases in rows for alias in aliases}
+
+
 # -- the gateway's -------------------------------------------------------------------------------------------------------
 def serving_snapshot() -> dict[str, ModelView]:
-    """All models that should run or do, by name. Two queries; the gateway asks twice a second, in a thread."""
+    """All models that should run, do, or would if somebody asked, by name. Two queries; the gateway asks twice a second, in a
+    thread."""
     views = {}
     for model in _with_replicas():
         replicas = list(model.running.all())
-        if model.wanted_replicas or any(replica.state in LIVE for replica in replicas):
+        if model.is_served or any(replica.state in LIVE for replica in replicas):
             views[model.name] = _model_view(model, replicas)
     return views
 
@@ -78,7 +99,7 @@ def serving_snapshot() -> dict[str, ModelView]:
 def _with_replicas() -> Iterable[ModelConfig]:
     drained = Exists(Node.objects.filter(name=OuterRef("node"), drained=True))
     replicas = Replica.objects.order_by("number").annotate(node_drained=drained)
-    return ModelConfig.objects.prefetch_related(Prefetch("running", replicas))
+    return ModelConfig.objects.select_related("loading").prefetch_related(Prefetch("running", replicas))
 
 
 def _model_view(model: ModelConfig, replicas: Sequence[Replica]) -> ModelView:
@@ -93,6 +114,14 @@ def _model_view(model: ModelConfig, replicas: Sequence[Replica]) -> ModelView:
         description=model.description,
         created=int(model.created_at.timestamp()),
         replicas=serving,
+        id=model.pk,
+        slots=model.slots * model.replicas,
+        on_demand=model.is_on_demand,
+        load_seconds=loading.seconds if (loading := getattr(model, "loading", None)) else None,
+        aliases=tuple(model.aliases),
+        is_default=model.is_default,
+        system_prompt=model.system_prompt,
+        traffic=tuple(sorted(model.traffic.items())),
     )
 
 
@@ -124,15 +153,18 @@ def model_state(model: ModelConfig, replicas: Iterable[Replica]) -> State:
 
 # -- the API's -----------------------------------------------------------------------------------------------------------
 def model_dicts(names: Iterable[str] | None = None) -> list[dict[str, Any]]:
-    """Model objects as the API shows them, all or those named. Two queries; GGUF headers are read once and remembered."""
+    """Model objects as the API shows them, all or those named. Three queries; GGUF headers are read once and remembered."""
     models = _with_replicas()
     if names is not None:
         wanted = set(names)
         models = [model for model in models if model.name in wanted]
-    return [model_dict(model, list(model.running.all())) for model in models]
+    learned = memory_learning.learned()
+    return [model_dict(model, list(model.running.all()), learned) for model in models]
 
 
-def model_dict(model: ModelConfig, replicas: Sequence[Replica]) -> dict[str, Any]:
+def model_dict(
+    model: ModelConfig, replicas: Sequence[Replica], learned: Mapping[str, int] | None = None
+) -> dict[str, Any]:
     entry: dict[str, Any] = {name: getattr(model, key.field) for name, key in config_file.KEYS.items()}
     facts = gguf_facts(model)
     context = model.context_length or next(
@@ -142,8 +174,8 @@ def model_dict(model: ModelConfig, replicas: Sequence[Replica]) -> dict[str, Any
         **entry,
         "state": str(model_state(model, replicas)),
         "running": [_running(replica) for replica in replicas],
-        "gguf": _gguf(facts),
-        "memory": _memory(facts, context, model.slots),
+        "gguf": model_folder.facts_object(facts) if facts else {},
+        "memory": _memory(model, context, memory_learning.learned() if learned is None else learned),
     }
 
 
@@ -154,6 +186,8 @@ def _running(replica: Replica) -> dict[str, Any]:
         "state": replica.state,
         "since": replica.since.isoformat(),
         "error": reasons.text(replica.reason) or None,
+        "engine": local.label(replica.engine),
+        "memory": {"planned": replica.memory_planned, "measured": replica.memory_measured},
     }
 
 
@@ -163,50 +197,75 @@ def gguf_facts(model: ModelConfig) -> GgufFacts | None:
         path = model_files.locate(model.file, model.path)
     except (model_files.UnsafePath, OSError):
         return None
-    identity = model_files.identity(path)
-    return _facts(path, identity) if identity else None
-
-
-@lru_cache(maxsize=256)
-def _facts(path: Path, _identity: tuple[int, int, int]) -> GgufFacts | None:
     try:
-        return read_facts(path)
+        return inspection.facts_of(path)
     except (GgufError, OSError):
         return None
 
 
-def _gguf(facts: GgufFacts | None) -> dict[str, Any]:
+def planned(model: ModelConfig, context: int | None, learned: Mapping[str, int]) -> memory_plan.Plan | None:
+    """None when the model's file cannot be read."""
+    facts = gguf_facts(model)
     if facts is None:
-        return {}
-    camel = {"context_length": "contextLength", "embedding_length": "embeddingLength", "kv_heads": "kvHeads"}
-    camel |= {"key_length": "keyLength", "value_length": "valueLength", "chat_template": "chatTemplate"}
-    return {camel.get(name, name): value for name, value in asdict(facts).items()}
+        return None
+    context = context or min(facts.context_length or memory.DEFAULT_CONTEXT, memory.DEFAULT_CONTEXT)
+    return memory_plan.plan(model, files_of(model, facts), context, learned)
 
 
-def _memory(facts: GgufFacts | None, context: int | None, slots: int) -> dict[str, Any]:
-    if facts is None:
-        return {}
-    need = memory.need(
-        facts, context or min(facts.context_length or memory.DEFAULT_CONTEXT, memory.DEFAULT_CONTEXT), slots
+def files_of(model: ModelConfig, facts: GgufFacts) -> memory_plan.Files:
+    """What its memory plan counts. ``facts``: of its main file, which need not be there yet."""
+    drafts = model.speculative == ModelConfig.Speculative.DRAFT
+    return memory_plan.Files(
+        model_files.locate(model.file, model.path),
+        facts,
+        _beside(model, model.draft_file) if drafts else None,
+        _beside(model, model.mmproj_file),
+        tuple(path for one in model.lora if (path := _beside(model, str(one.get("file", "")))) is not None),
     )
+
+
+def _beside(model: ModelConfig, file: str) -> Path | None:
+    try:
+        return model_files.locate(file, model.path) if file else None
+    except (model_files.UnsafePath, OSError):
+        return None
+
+
+def _memory(model: ModelConfig, context: int | None, learned: Mapping[str, int]) -> dict[str, Any]:
+    plan = planned(model, context, learned)
+    if plan is None:
+        return {}
+    need = plan.need
     return {
         "weights": need.weights,
         "kvCache": need.kv_cache,
         "buffers": need.buffers,
         "promptCache": need.prompt_cache,
+        "learned": need.learned,
+        "atStart": need.at_start,
         "total": need.most,
     }
 
 
 # -- the supervisor's ------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
+class OnDemandRules:
+    """When a model that is started when asked for may go again. ``ttl``: seconds without requests."""
+
+    ttl: float
+    pinned: bool
+    group: str
+
+
+@dataclass(frozen=True)
 class WantedModel:
-    """What should run of one model."""
+    """What should run of one model. ``replicas`` of one on demand: when it is loaded."""
 
     id: int
     name: str
     replicas: int
     wanted: Wanted
+    on_demand: OnDemandRules | None = None
 
 
 def wanted_models() -> list[WantedModel]:
@@ -215,22 +274,14 @@ def wanted_models() -> list[WantedModel]:
         WantedModel(
             id=model.pk,
             name=model.name,
-            replicas=model.wanted_replicas,
-            wanted=Wanted(
-                name=model.name,
-                file=model.file,
-                path=model.path,
-                context_length=model.context_length,
-                max_tokens=model.max_tokens,
-                temperature=model.temperature,
-                top_p=model.top_p,
-                repeat_penalty=model.repeat_penalty,
-                threads=model.threads,
-                gpu_layers=model.gpu_layers,
-                slots=model.slots,
-                embeddings=model.embeddings,
-                restart_number=model.restart_number,
-            ),
+            replicas=model.replicas if model.is_served else 0,
+            on_demand=_rules(model) if model.is_on_demand else None,
+            wanted=Wanted(**{field.name: getattr(model, field.name) for field in fields(Wanted)}),
         )
         for model in ModelConfig.objects.all()
     ]
+
+
+def _rules(model: ModelConfig) -> OnDemandRules:
+    ttl = settings.ON_DEMAND_TTL if model.ttl is None else model.ttl
+    return OnDemandRules(float(ttl), model.pinned, model.run_group)

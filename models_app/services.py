@@ -1,16 +1,12 @@
 """What a person can ask for about models. Writes what is wanted; the supervisor makes it so.
 
-Each change goes into the database and, so that the file stays true, into ``model_config.json``. When the file cannot be
-written the change holds all the same and the log says so; a file with a mistake in it is never overwritten.
+Each change goes into the database and, so that the file stays true, into ``model_config.json`` (``config_entry``).
 """
 
 from __future__ import annotations
 
-import logging
-import re
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Iterable
+from dataclasses import fields
 from typing import Any
 
 from django.conf import settings
@@ -18,19 +14,16 @@ from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.db.models import F
 from django.utils.translation import gettext as _
-from filelock import FileLock
 
-from llmplatform.lib import audit
+from llmplatform.lib import audit, knock
 from llmplatform.lib.errors import ApiError
-from models_app import config_file, gguf, model_files
-from models_app.config_file import ConfigFile, Entry, Problem
-from models_app.models import ModelConfig
+from models_app import config_entry, config_file, demand, model_files, names
+from models_app.command_line import Wanted
+from models_app.models import ModelConfig, Replica
+from models_app.states import State
 
-logger = logging.getLogger(__name__)
-LOCK_SECONDS = 30
-FIELDS = frozenset(config_file.FIELD_TO_KEY) | {"extra"}
-# Kinds of models that turn a text into an embedding and write nothing.
-EMBEDDING_ARCHITECTURES = ("bert", "nomic-bert", "jina-bert", "gte", "t5encoder", "gemma-embedding")
+# What makes a version of a model: a change of it starts its replicas anew.
+VERSION = frozenset(field.name for field in fields(Wanted)) - {"name", "restart_number"}
 
 
 class ModelNotFound(ApiError):
@@ -38,155 +31,20 @@ class ModelNotFound(ApiError):
         super().__init__("model_not_found", _("There is no model “%(name)s”.") % {"name": name}, 404)
 
 
-class ModelExists(ApiError):
+class NoLastVersion(ApiError):
     def __init__(self, name: str) -> None:
-        super().__init__("model_exists", _("There is already a model “%(name)s”.") % {"name": name}, 409)
+        super().__init__("no_last_version", _("“%(name)s” has no other version to go back to.") % {"name": name}, 409)
 
 
-@dataclass
-class SyncReport:
-    """What ``sync_config_file`` did. ``problems`` are (line, reason) pairs."""
+class ModelExists(ApiError):
+    """``owner``: the model that has the name, its own or as an alias."""
 
-    added: list[str] = field(default_factory=list)
-    changed: list[str] = field(default_factory=list)
-    removed: list[str] = field(default_factory=list)
-    problems: list[Problem] = field(default_factory=list)
-    written: bool = False
+    def __init__(self, name: str, owner: str) -> None:
+        alias = _("“%(name)s” is an alias of the model “%(owner)s”.") % {"name": name, "owner": owner}
+        same = _("There is already a model “%(name)s”.") % {"name": name}
+        super().__init__("model_exists", same if name == owner else alias, 409)
 
 
-# -- from the file to the database -----------------------------------------------------------------------------------------
-def sync_config_file() -> SyncReport:
-    """Takes over what changed in the file since it was last read; a change made elsewhere meanwhile is kept.
-
-    Without a file, one is written for the models that are known and the GGUF files that lie in the models folder.
-    """
-    with _file_lock():
-        path: Path = settings.MODEL_CONFIG_PATH
-        config = config_file.read(path)
-        report = SyncReport(problems=config.problems)
-        if config.missing:
-            report.written = _write_first_file(path)
-            config = config_file.read(path)
-        if config.document is not None:
-            _apply(config, report)
-    for problem in report.problems:  # on the terminal, whoever asked for this shows them
-        logger.error("%s, line %d: %s", path.name, problem.line, problem.reason, extra={"console": False})
-    return report
-
-
-@transaction.atomic
-def _apply(config: ConfigFile, report: SyncReport) -> None:
-    known = {model.name: model for model in ModelConfig.objects.all()}
-    for entry in config.entries:
-        model = known.get(entry.name)
-        if model is None:
-            model = ModelConfig.objects.create(**entry.values, file_entry=entry.raw)
-            audit.on(model, "import", after=_values(model))
-            report.added.append(entry.name)
-        elif _apply_entry(model, entry):
-            report.changed.append(entry.name)
-    # With an entry whose name cannot be read, nobody knows whose it was: then nothing counts as removed.
-    if config.has_nameless:
-        return
-    present = {entry.name for entry in config.entries} | config.names_of_bad
-    for name, model in known.items():
-        if name not in present and model.file_entry:
-            audit.on(model, "sync", {"active": model.active}, {"active": False})
-            model.active, model.file_entry = False, {}
-            model.save()
-            report.removed.append(name)
-
-
-def _apply_entry(model: ModelConfig, entry: Entry) -> bool:
-    old = model.file_entry
-    if old == entry.raw:
-        return False
-    before = _values(model)
-    changed = False
-    for name, key in config_file.KEYS.items():
-        same = entry.raw.get(name) == old.get(name) and (name in entry.raw) == (name in old)
-        if not (old and same) and getattr(model, key.field) != entry.values[key.field]:
-            setattr(model, key.field, entry.values[key.field])
-            changed = True
-    changed = changed or model.extra != entry.values["extra"]
-    model.extra, model.file_entry = entry.values["extra"], entry.raw
-    model.save()
-    audit.on(model, "sync", before, _values(model))
-    return changed
-
-
-# -- the first file ----------------------------------------------------------------------------------------------------------
-def _write_first_file(path: Path) -> bool:
-    models = list(ModelConfig.objects.all())
-    entries = [config_file.entry_for(_values(model)) for model in models]
-    taken, files = {model.name for model in models}, {model.file for model in models}
-    for file in _gguf_files():
-        if file.name not in files:
-            name = _free_name(file.stem, taken)
-            taken.add(name)
-            entries.append(entry_for_file(file, name))
-    if not entries:  # so that a file put there later is still found at the next start
-        return False
-    try:
-        config_file.write(path, {config_file.LIST: entries})
-    except OSError as error:
-        _log_not_written(path, error)
-        _take_entries(entries)
-        return False
-    return True
-
-
-def _take_entries(entries: list[dict[str, Any]]) -> None:
-    """The folder is read-only: the models found run all the same."""
-    for raw in entries:
-        values = config_file.values_of(raw)
-        with transaction.atomic():
-            model, created = ModelConfig.objects.get_or_create(name=values["name"], defaults=values)
-            if created:
-                audit.on(model, "import", after=_values(model))
-
-
-def _gguf_files() -> list[Path]:
-    """Starter model first, then by name; of a model in parts only the first part."""
-    files = [file for file in settings.MODELS_PATH.glob("*.gguf") if file.is_file()]
-    first_parts = [file for file in files if (part := gguf.SPLIT_NAME.search(file.name)) is None or int(part[1]) == 1]
-    return sorted(first_parts, key=lambda file: (not file.name.startswith("SmolLM2-135M"), file.name))
-
-
-def _free_name(stem: str, taken: set[str]) -> str:
-    base = re.sub(r"[^a-z0-9._]+", "-", stem.lower()).strip("._-")[:120] or "model"
-    return next(name for number in range(1, 1000) if (name := base if number == 1 else f"{base}-{number}") not in taken)
-
-
-def entry_for_file(file: Path, name: str, **settings_: Any) -> dict[str, Any]:
-    """An entry for a GGUF file, with what the file itself says."""
-    values: dict[str, Any] = {key.field: key.default for key in config_file.KEYS.values()}
-    try:
-        facts = gguf.read_facts(file)
-        values["embeddings"] = facts.architecture in EMBEDDING_ARCHITECTURES or facts.pooling
-        values["description"] = " ".join(filter(None, (facts.name, facts.quantization)))
-    except (gguf.GgufError, OSError):  # it gets its entry all the same; starting it says what is wrong
-        pass
-    values.update(name=name, file=file.name, **settings_)
-    if file.name.startswith("SmolLM2-135M-Instruct"):
-        values.update(STARTER_SETTINGS)
-    return config_file.entry_for(values)
-
-
-# Small models repeat themselves soon; these keep the starter model's answers readable.
-STARTER_SETTINGS = {
-    "name": "smollm2-135m-instruct",
-    "context_length": 4096,
-    "max_tokens": 1024,
-    "temperature": 0.2,
-    "top_p": 0.9,
-    "repeat_penalty": 1.1,
-    "slots": 2,
-    "description": "SmolLM2 135M Instruct (Apache-2.0)",
-}
-
-
-# -- from the database to the file -------------------------------------------------------------------------------------------
 def set_active(name: str, active: bool, *, asked: bool = True) -> ModelConfig:
     """Start or stop. A policy of "off" would keep it from starting, so starting sets it back. Raises ModelNotFound.
 
@@ -195,30 +53,63 @@ def set_active(name: str, active: bool, *, asked: bool = True) -> ModelConfig:
     fields: dict[str, Any] = {"active": active}
     if active and _get(name).policy == ModelConfig.Policy.OFF:
         fields["policy"] = ModelConfig.Policy.ALWAYS
-    return _update(name, fields, "start" if active else "stop", event=asked)
+    model = _update(name, fields, "start" if active else "stop", event=asked)
+    if active:
+        _load(model)
+    else:
+        demand.no_preload(model)
+    return model
+
+
+def start(name: str) -> None:
+    """A model that has given up is tried anew. Raises ModelNotFound."""
+    failed = Replica.objects.filter(model__name=name, state=State.FAILED).exists()
+    set_active(name, True)
+    if failed:
+        request_restart(name)
 
 
 def request_restart(name: str) -> ModelConfig:
-    """Its replicas are replaced, one after the other. Raises ModelNotFound."""
+    """Its replicas are replaced, one after the other; one on demand is loaded. Raises ModelNotFound."""
     with transaction.atomic():
         if not ModelConfig.objects.filter(name=name).update(restart_number=F("restart_number") + 1):
             raise ModelNotFound(name)
         model = _get(name)
         audit.on(model, "restart")
+    _load(model)
     return model
+
+
+def _load(model: ModelConfig) -> None:
+    """What a person starts is loaded, though nobody has asked it anything yet."""
+    if model.is_on_demand:
+        demand.preload(model)
+    tell_supervisor()
+
+
+def tell_supervisor() -> None:
+    transaction.on_commit(lambda: knock.knock(knock.SUPERVISOR))
 
 
 def create_model(fields: dict[str, Any]) -> ModelConfig:
     """``fields`` by the names of ModelConfig's fields. Raises ModelExists, ValidationError."""
-    with _file_lock():
+    with config_entry.file_lock():
         model = ModelConfig(**_checked_names(fields))
-        if ModelConfig.objects.filter(name=model.name).exists():
-            raise ModelExists(model.name)
-        _validate(model)
-        with transaction.atomic():
+        if owner := names.owner_of(model.name):
+            raise ModelExists(model.name, owner)
+        written = (entry.name for entry in config_file.read(settings.MODEL_CONFIG_PATH).entries)
+        if model.name in written and model.name not in config_entry.removed():
+            raise ModelExists(model.name, model.name)  # somebody's entry that is not synchronised yet
+        validate(model)
+        with names.one_writer_wins():
+            losers = take_default(model.name) if model.is_default else []
             model.save(force_insert=True)
-            audit.on(model, "create", after=_values(model))
-        _write_back(model.name, lambda old: config_file.entry_for(_values(model), old), model)
+            names.claim([model])
+            audit.on(model, "create", after=config_entry.values_of(model))
+        config_entry.restored(model.name)
+        for one in (model, *losers):
+            config_entry.write_back(one)
+    tell_supervisor()
     return model
 
 
@@ -227,30 +118,90 @@ def update_model(name: str, fields: dict[str, Any]) -> ModelConfig:
     return _update(name, fields, "update")
 
 
+def go_back(name: str) -> ModelConfig:
+    """To the version before the last change; asked again, to the one that is there now. Raises ModelNotFound, NoLastVersion."""
+    version = _get(name).last_version
+    known = {field_name: value for field_name, value in version.items() if field_name in VERSION}
+    if not known:
+        raise NoLastVersion(name)
+    return _update(name, known, "go_back", event=True)
+
+
+def keep_last_version(model: ModelConfig, before: dict[str, Any]) -> None:
+    if any(before[field_name] != getattr(model, field_name) for field_name in VERSION):
+        model.last_version = {field_name: before[field_name] for field_name in sorted(VERSION)}
+
+
 def _update(name: str, fields: dict[str, Any], verb: str, *, event: bool = False) -> ModelConfig:
-    with _file_lock():
+    with config_entry.file_lock():
         model = _get(name)
-        before = _values(model)
-        for field_name, value in _checked_names(fields).items():
-            if field_name == "name" and value != name:
+        before = config_entry.values_of(model)
+        # A form sends everything, also what nobody has touched.
+        changes = {key: value for key, value in _checked_names(fields).items() if value != before[key]}
+        entry = next((one for one in config_file.read(settings.MODEL_CONFIG_PATH).entries if one.name == name), None)
+        if entry is not None:
+            # What somebody has written there and not synchronised yet is not lost. What must go together with other models'
+            # values waits for the next sync, which looks at all of them.
+            config_entry.take_over(model, entry, but=names.FIELDS | {"is_default"} | changes.keys())
+        for field_name, value in changes.items():
+            if field_name == "name":
                 raise ValidationError({"name": _("A model keeps its name; make a new one instead.")})
             setattr(model, field_name, value)
-        _validate(model)
-        with transaction.atomic():
-            model.save(update_fields=[*fields, "updated_at"])
-            audit.on(model, verb, before, _values(model), event=event)
-        _write_back(name, lambda old: config_file.entry_for(_values(model), old), model)
+        validate(model, fields)
+        keep_last_version(model, before)
+        with names.one_writer_wins():
+            losers = save(model, {*fields, *(one for one, value in before.items() if value != getattr(model, one))})
+            audit.on(model, verb, before, config_entry.values_of(model), event=event)
+        for one in (model, *losers):
+            config_entry.write_back(one)
+    tell_supervisor()
     return model
+
+
+def take_default(name: str) -> list[ModelConfig]:
+    """From whichever other model is the default; those that lost it."""
+    losers = list(ModelConfig.objects.filter(is_default=True).exclude(name=name))
+    for model in losers:
+        before = config_entry.values_of(model)
+        model.is_default = False
+        model.save(update_fields=["is_default", "updated_at"])
+        audit.on(model, "update", before, config_entry.values_of(model))
+    return losers
+
+
+def save(model: ModelConfig, fields: Iterable[str]) -> list[ModelConfig]:
+    """``fields``: those that were set. Answers which others were the default before. Within ``names.one_writer_wins`` and
+    ``config_entry.file_lock``."""
+    losers = take_default(model.name) if model.is_default else []
+    model.save(update_fields=[*fields, "extra", "file_entry", "last_version", "updated_at"])
+    if "aliases" in fields:
+        names.claim([model])
+    return losers
 
 
 def delete_model(name: str) -> None:
     """Out of the configuration; its file stays where it is. Raises ModelNotFound."""
-    with _file_lock():
+    with config_entry.file_lock():
         model = _get(name)
         with transaction.atomic():
-            audit.on(model, "delete", before=_values(model))
+            keepers = _end_shares_of(name)
+            audit.on(model, "delete", before=config_entry.values_of(model))
             model.delete()
-        _write_back(name, lambda old: None, None)
+        config_entry.remove(name)
+        for keeper in keepers:
+            config_entry.write_back(keeper)
+    tell_supervisor()
+
+
+def _end_shares_of(name: str) -> list[ModelConfig]:
+    """Models that gave it a share of their requests keep them."""
+    keepers = [model for model in ModelConfig.objects.exclude(traffic={}) if name in model.traffic]
+    for model in keepers:
+        before = config_entry.values_of(model)
+        model.traffic = {other: share for other, share in model.traffic.items() if other != name}
+        model.save(update_fields=["traffic", "updated_at"])
+        audit.on(model, "update", before, config_entry.values_of(model))
+    return keepers
 
 
 def _get(name: str) -> ModelConfig:
@@ -261,13 +212,14 @@ def _get(name: str) -> ModelConfig:
 
 
 def _checked_names(fields: dict[str, Any]) -> dict[str, Any]:
-    unknown = set(fields) - FIELDS
+    unknown = set(fields) - config_entry.FIELDS
     if unknown:
         raise ValidationError({name: _("There is no such field.") for name in sorted(unknown)})
     return fields
 
 
-def _validate(model: ModelConfig) -> None:
+def validate(model: ModelConfig, fields: Iterable[str] = config_entry.FIELDS) -> None:
+    """``fields``: those that were set. Raises ValidationError, by field."""
     model.full_clean(validate_unique=False)
     errors = {}
     for key in config_file.KEYS.values():
@@ -275,52 +227,14 @@ def _validate(model: ModelConfig) -> None:
             key.check(getattr(model, key.field))
         except config_file.BadValue as error:
             errors[key.field] = str(error)
-    try:
-        model_files.locate(model.file, model.path)
-    except (model_files.UnsafePath, OSError, RuntimeError):
-        errors["file"] = _("This file lies outside of the models folder; name a file inside it.")
+    if not errors:  # they go by values of the right types
+        errors |= config_file.problems_together(config_entry.values_of(model))
+    if not errors and not names.FIELDS.isdisjoint(fields):
+        errors |= names.problems_beside_others(names.values_of(model))
+    for field_name, file in config_file.files_of(config_entry.values_of(model)):
+        try:
+            model_files.locate(file, model.path)
+        except (model_files.UnsafePath, OSError, RuntimeError):
+            errors[field_name] = _("This file lies outside of the models folder; name a file inside it.")
     if errors:
         raise ValidationError(errors)
-
-
-def _values(model: ModelConfig) -> dict[str, Any]:
-    return {name: getattr(model, name) for name in sorted(FIELDS)}
-
-
-def _write_back(
-    name: str, change: Callable[[dict[str, Any] | None], dict[str, Any] | None], model: ModelConfig | None
-) -> None:
-    """Replaces, adds or removes one entry; the others, bad ones too, stay as they are.
-
-    ``file_entry`` is set only after the file is written: else the next sync would take the file's old value for a new one.
-    """
-    path: Path = settings.MODEL_CONFIG_PATH
-    config = config_file.read(path)
-    if config.document is None and not config.missing:
-        _log_not_written(path, config.problems[0].reason)
-        return
-    document = config.document or {config_file.LIST: []}
-    entries: list[Any] = document[config_file.LIST]
-    place = next((i for i, raw in enumerate(entries) if isinstance(raw, dict) and raw.get("modelName") == name), None)
-    entry = change(None if place is None else entries[place])
-    entries[len(entries) if place is None else place : len(entries) if place is None else place + 1] = (
-        [entry] if entry else []
-    )
-    try:
-        config_file.write(path, document)
-    except OSError as error:
-        _log_not_written(path, error)
-        return
-    if model is not None and entry is not None:
-        model.file_entry = entry
-        ModelConfig.objects.filter(pk=model.pk).update(file_entry=entry)
-
-
-def _log_not_written(path: Path, why: object) -> None:
-    logger.warning("%s could not be written; the change holds all the same: %s", path.name, why)
-
-
-def _file_lock() -> FileLock:
-    """One writer of the file at a time, over all our processes."""
-    settings.RUN_DIR.mkdir(parents=True, exist_ok=True)
-    return FileLock(settings.RUN_DIR / "model_config.lock", timeout=LOCK_SECONDS)

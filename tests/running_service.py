@@ -132,6 +132,12 @@ class Service:
 
     def start(self) -> None:
         """``manage.py serve``; returns when its box is shown."""
+        process = self.begin()
+        wait_for(lambda: "╯" in self.output or process.poll() is not None, "the box", START_SECONDS)
+        assert process.poll() is None, self.output
+
+    def begin(self) -> subprocess.Popen[str]:
+        """``manage.py serve``, not waited for."""
         with (self.home / "terminal.txt").open("w") as terminal:
             self.process = subprocess.Popen(
                 [sys.executable, str(PROJECT / "manage.py"), "serve"],
@@ -142,9 +148,7 @@ class Service:
                 text=True,
                 start_new_session=True,
             )
-        process = self.process
-        wait_for(lambda: "╯" in self.output or process.poll() is not None, "the box", START_SECONDS)
-        assert process.poll() is None, self.output
+        return self.process
 
     def stop(self) -> int:
         """SIGTERM; the exit code."""
@@ -295,11 +299,12 @@ def put_starter_model(folder: Path) -> None:
 
 def _put(file: Path | str, place: Path | str) -> None:
     """By a second name, as these files are never written to."""
-    with contextlib.suppress(FileExistsError):
-        try:
-            os.link(file, place)
-        except OSError:  # another disk
-            shutil.copyfile(file, place)
+    try:
+        os.link(file, place)
+    except FileExistsError:
+        pass
+    except OSError:  # another disk
+        shutil.copyfile(file, place)
 
 
 def starter_cache() -> Path:

@@ -8,197 +8,66 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
-from urllib.parse import parse_qs
+from collections.abc import Iterator
+from typing import Any
 
-import pyotp
 import pytest
 from django.contrib import admin
 from django.core.cache import cache
-from django.test import Client, RequestFactory
+from django.test import RequestFactory
 from django.urls import get_resolver
 from django.utils import timezone
-from rest_framework.test import APIClient
 
-from accounts import audit_words, credits, groups, invites, keys, password_reset, quota, second_factor, services
-from accounts.models import AuditEntry, Group, SingleSignOnIdentity, User
+from accounts import audit_words, credits, invites, quota, services
+from accounts.models import AuditEntry, User
 from cluster import probe
 from cluster.models import Node
 from models_app.models import ModelConfig
+from models_app.tests.gguf_files import make_gguf
+from models_app.tuning import runs as tuning_runs
 from tests.api_callers import client_of
+from tests.audit_calls import (
+    BALANCE_DIALOGS,
+    GROUP_FORM,
+    KEY_FORM,
+    MODEL_FORM,
+    NEW_PASSWORD,
+    OWN_LOGIN,
+    PASSWORD,
+    TUNING,
+    YES,
+    Call,
+    Row,
+    World,
+    after,
+    balance_dialog,
+    begun_setup,
+    changed_once,
+    chosen,
+    connected,
+    download,
+    drained,
+    form_of_its_own,
+    group,
+    has_second_factor,
+    key,
+    lets_in,
+    link,
+    model_added_in_the_file,
+    on_model,
+    own_key,
+    own_recovery_code,
+    page,
+    person_form,
+    shuts_out,
+    upload,
+    waits,
+    waits_for_code,
+    with_model,
+    with_person,
+    with_user,
+)
 from tests.permissions.routes import endpoints, patterns
-
-PASSWORD = "correct horse battery"
-NEW_PASSWORD = "staple wagon nineteen"
-
-
-@dataclass
-class World:
-    """What the calls below are about."""
-
-    administrator: User
-    user: User
-    machine: Node
-    model: ModelConfig
-    api: APIClient
-    console: Client = field(default_factory=Client)
-
-    @property
-    def refresh(self) -> str:
-        return services.token_pair(self.administrator).refresh
-
-
-class Call(NamedTuple):
-    action: str
-    path: str
-    body: dict[str, Any]
-
-
-Row = Callable[[World], Call] | str
-
-MODEL_FORM = {
-    "name": "new", "file": "tiny.gguf", "description": "", "active": "on", "replicas": "1", "slots": "2",
-    "context_length": "", "threads": "", "gpu_layers": "0", "policy": "always", "max_tokens": "100", "temperature": "0.5",
-    "top_p": "0.9", "repeat_penalty": "1.0",
-}  # fmt: skip
-OWN_LOGIN = {"username": "admin-person", "password": PASSWORD}
-YES = {"post": "yes", "_form_submitted": "on"}
-
-
-def after(prepare: Callable[[World], object], row: Callable[[World], Call]) -> Callable[[World], Call]:
-    def prepared(world: World) -> Call:
-        prepare(world)
-        return row(world)
-
-    return prepared
-
-
-def drained(world: World) -> None:
-    Node.objects.filter(pk=world.machine.pk).update(drained=True)
-
-
-def key(world: World) -> int:
-    return keys.create_key(world.user, keys.NewKey(name="build"))[0].pk
-
-
-def own_key(world: World) -> int:
-    return keys.create_key(world.administrator, keys.NewKey(name="build"))[0].pk
-
-
-def link(world: World) -> dict[str, str]:
-    """What the mail for a forgotten password holds."""
-    query = password_reset.link_for(world.administrator, "").partition("#")[2]
-    return {name: values[0] for name, values in parse_qs(query).items()}
-
-
-def group() -> int:
-    return groups.create_group({"name": "lab"}).pk
-
-
-def page(model: str, rest: str) -> str:
-    return f"/admin/{model}/{rest}/" if rest else f"/admin/{model}/"
-
-
-def chosen(name: str, pk: int, **more: str) -> dict[str, Any]:
-    return {"action": name, "_selected_action": [pk], **more}
-
-
-def on_model(action: str, rest: str, body: dict[str, Any]) -> Callable[[World], Call]:
-    return lambda w: Call(action, page("models_app/modelconfig", rest.format(w.model.pk)), body)
-
-
-def with_model(action: str, name: str, **more: str) -> Callable[[World], Call]:
-    return lambda w: Call(action, page("models_app/modelconfig", ""), chosen(name, w.model.pk, **more))
-
-
-def with_user(action: str, name: str, **more: str) -> Callable[[World], Call]:
-    return lambda w: Call(action, page("accounts/user", ""), chosen(name, w.user.pk, **more))
-
-
-def with_person(action: str, name: str) -> Callable[[World], Call]:
-    return lambda w: Call(action, page("accounts/user", f"{w.user.pk}/{name}"), {**YES, **form_of_its_own()})
-
-
-def form_of_its_own() -> dict[str, str]:
-    """What a form carries that takes effect once."""
-    return {"once": uuid.uuid4().hex, "_form_submitted": "on"}
-
-
-def waits(world: World) -> None:
-    User.objects.filter(pk=world.user.pk).update(waiting=True, is_active=False)
-
-
-def shuts_out(world: World) -> None:
-    User.objects.filter(pk=world.user.pk).update(is_active=False)
-
-
-def lets_in(world: World) -> None:
-    pass
-
-
-def has_second_factor(world: World) -> None:
-    turn_on(world.user)
-
-
-def turn_on(user: User) -> list[str]:
-    """Answers the recovery codes."""
-    setup = second_factor.begin_setup(user)
-    return second_factor.confirm_setup(user, setup.kept, PASSWORD, pyotp.TOTP(setup.secret).now())
-
-
-def own_recovery_code(world: World) -> str:
-    return turn_on(world.administrator)[0]
-
-
-def begun_setup(world: World) -> str:
-    """A first code for the secret that the page shows."""
-    page = world.console.get("/account/security?setup=1")
-    return pyotp.TOTP(page.context["setup"].secret).now()
-
-
-def waits_for_code(world: World) -> str:
-    """A recovery code, when the password is proven already."""
-    code = own_recovery_code(world)
-    world.console.logout()
-    world.console.post("/login", OWN_LOGIN)
-    return code
-
-
-def connected(world: World) -> None:
-    SingleSignOnIdentity.objects.create(user=world.administrator, issuer="https://sso.example.org", subject="a")
-
-
-GROUP_FORM = {"name": "staff", "which_models": "all", "allowance_period": "month"}
-KEY_FORM = {"name": "notebook", "scopes": ["inference"], "which_models": "all"}
-BALANCE_DIALOGS = [
-    ("top_up", "balance.topup", {"credits": "5"}),
-    ("correct", "balance.adjust", {"credits": "-0.25", "note": "mistake"}),
-    ("unlimited_or_not", "balance.unlimited", {"unlimited": "yes"}),
-    ("set_allowance", "balance.allowance", {"credits": "10", "period": "week"}),
-]
-
-
-def balance_dialog(table: str, name: str, action: str, fields: dict[str, str]) -> Callable[[World], Call]:
-    def row(world: World) -> Call:
-        owner = {"user": lambda: world.user.pk, "wallet": lambda: world.user.wallet.pk, "group": service_group}[table]()
-        return Call(action, page(f"accounts/{table}", f"{owner}/{name}"), {**YES, **form_of_its_own(), **fields})
-
-    return row
-
-
-def service_group() -> int:
-    """A group whose service account has some credit."""
-    number = group()
-    wallet = groups.service_account(Group.objects.get(pk=number)).wallet
-    quota.top_up(wallet, 10**7)
-    return number
-
-
-def person_form(user: User) -> dict[str, Any]:
-    return {"username": user.username, "email": "new@example.com", "role": "user", "is_active": "on", "language": ""}
-
 
 CONSOLE: dict[str, Row] = {
     "accounts_user_add": lambda w: Call(
@@ -302,7 +171,23 @@ CONSOLE: dict[str, Row] = {
     "cluster_node_resume": after(
         drained, lambda w: Call("node.resume", page("cluster/node", f"{w.machine.pk}/resume"), YES)
     ),
-    "models_app_modelconfig_add": on_model("model.create", "add", MODEL_FORM),
+    "models_app_modelconfig_add": on_model("download.create", "add", {"source": "a/b"}),
+    "models_app_modelconfig_wizard_fits": "shows",
+    "models_app_modelconfig_wizard_settings": lambda w: Call(
+        "model.create", "/admin/models_app/modelconfig/add/settings/?file=tiny.gguf", {**MODEL_FORM, "anyway": "yes"}
+    ),
+    "models_app_modelconfig_wizard_start": "shows",
+    "models_app_modelconfig_wizard_start_live": "shows",
+    "models_app_modelconfig_wizard_live": "shows",
+    "models_app_modelconfig_config": after(
+        model_added_in_the_file,
+        lambda w: Call("model.import", page("models_app/modelconfig", "config"), {"sync": "yes"}),
+    ),
+    "models_app_modelconfig_config_export": "a file to download",
+    "models_app_modelconfig_next": after(
+        lambda w: ModelConfig.objects.update(active=False),
+        lambda w: Call("model.start", page("models_app/modelconfig", "next"), {"step": f"{w.model.pk}:start:{{}}"}),
+    ),
     "models_app_modelconfig_change": on_model("model.update", "{}/change", MODEL_FORM),
     "models_app_modelconfig_delete": on_model("model.delete", "{}/delete", YES),
     "models_app_modelconfig:delete_selected": with_model("model.delete", "delete_selected", post="yes"),
@@ -312,6 +197,12 @@ CONSOLE: dict[str, Row] = {
     "models_app_modelconfig_start": on_model("model.start", "{}/start", YES),
     "models_app_modelconfig_stop": on_model("model.stop", "{}/stop", YES),
     "models_app_modelconfig_restart": on_model("model.restart", "{}/restart", YES),
+    "models_app_modelconfig_go_back": after(changed_once, on_model("model.go_back", "{}/go_back", YES)),
+    "models_app_modelconfig_tune": on_model("model.tune", "{}/tune", TUNING),
+    "models_app_modelconfig_stop_tuning": after(
+        lambda w: tuning_runs.want("tiny", "latency", 1, 60, False),
+        on_model("model.tune_stop", "{}/stop_tuning", YES),
+    ),
     "models_app_modelconfig_live_list": "shows",
     "models_app_modelconfig_live": "shows",
     "accounts_auditentry_csv": "shows",
@@ -366,11 +257,34 @@ API: dict[tuple[str, str], Row] = {
     ("POST", "api/v1/models"): lambda w: Call(
         "model.create", "/api/v1/models", {"modelName": "new", "modelFile": "tiny.gguf"}
     ),
+    ("POST", "api/v1/downloads"): lambda w: Call("download.create", "/api/v1/downloads", {"source": "a/b"}),
+    ("DELETE", "api/v1/downloads/<int:download_id>"): lambda w: Call(
+        "download.cancel", f"/api/v1/downloads/{download()}", {}
+    ),
+    ("POST", "api/v1/downloads/<int:download_id>/retry"): lambda w: Call(
+        "download.retry", f"/api/v1/downloads/{download(state='failed', tries=1)}/retry", {}
+    ),
+    ("POST", "api/v1/uploads"): lambda w: Call(
+        "download.upload", "/api/v1/uploads", {"fileName": f"{uuid.uuid4().hex}.gguf", "size": 4}
+    ),
+    ("PUT", "api/v1/uploads/<str:upload_id>"): "a piece of what was begun",
+    ("DELETE", "api/v1/uploads/<str:upload_id>"): lambda w: Call("download.cancel", f"/api/v1/uploads/{upload()}", {}),
+    ("POST", "api/v1/uploads/<str:upload_id>/finish"): lambda w: Call(
+        "download.create", f"/api/v1/uploads/{upload(b'GGUF')}/finish", {}
+    ),
     ("PATCH", "api/v1/models/<str:name>"): lambda w: Call("model.update", "/api/v1/models/tiny", {"temperature": 0.1}),
     ("DELETE", "api/v1/models/<str:name>"): lambda w: Call("model.delete", "/api/v1/models/tiny", {}),
     ("POST", "api/v1/models/<str:name>/start"): lambda w: Call("model.start", "/api/v1/models/tiny/start", {}),
     ("POST", "api/v1/models/<str:name>/stop"): lambda w: Call("model.stop", "/api/v1/models/tiny/stop", {}),
     ("POST", "api/v1/models/<str:name>/restart"): lambda w: Call("model.restart", "/api/v1/models/tiny/restart", {}),
+    ("POST", "api/v1/models/<str:name>/go-back"): after(
+        changed_once, lambda w: Call("model.go_back", "/api/v1/models/tiny/go-back", {})
+    ),
+    ("POST", "api/v1/models/<str:name>/tuning"): lambda w: Call("model.tune", "/api/v1/models/tiny/tuning", {}),
+    ("DELETE", "api/v1/models/<str:name>/tuning"): after(
+        lambda w: tuning_runs.want("tiny", "latency", 1, 60, False),
+        lambda w: Call("model.tune_stop", "/api/v1/models/tiny/tuning", {}),
+    ),
     ("DELETE", "api/v1/cluster/nodes/<str:node_id>"): lambda w: Call(
         "node.remove", "/api/v1/cluster/nodes/worker-1", {}
     ),
@@ -445,16 +359,16 @@ def console_operations() -> Iterator[str]:
     """Names of the addresses of every registered page that can be sent something, and of the actions in its list."""
     request = RequestFactory().get("/admin/")
     request.user = User(username="ada", is_staff=True, is_superuser=True)
-    for model, page in admin.site._registry.items():
+    for model, pages in admin.site._registry.items():
         name = f"{model._meta.app_label}_{model._meta.model_name}"
-        allowed = (page.has_add_permission, page.has_change_permission, page.has_delete_permission)
+        allowed = (pages.has_add_permission, pages.has_change_permission, pages.has_delete_permission)
         for verb, may in zip(STANDARD, allowed, strict=True):
             if may(request):
                 yield f"{name}_{verb}"
         shown = {f"{name}_{verb}" for verb in (*STANDARD, "changelist", "history")}
-        yield from (url.name for url in page.get_urls() if url.name and url.name not in shown)
-        yield from (f"{name}:{action}" for action in page.get_actions(request))
-        if page.list_editable:
+        yield from (url.name for url in pages.get_urls() if url.name and url.name not in shown)
+        yield from (f"{name}:{action}" for action in pages.get_actions(request))
+        if pages.list_editable:
             yield f"{name}_changelist"
 
 
@@ -483,7 +397,7 @@ def world(db: None, settings: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatc
     settings.REGISTRATION = "open"
     settings.RUN_DIR, settings.LOG_DIR, settings.MODELS_PATH = tmp_path / "run", tmp_path / "logs", tmp_path
     settings.MODEL_CONFIG_PATH = tmp_path / "model_config.json"
-    (tmp_path / "tiny.gguf").write_bytes(b"GGUF")
+    make_gguf(tmp_path / "tiny.gguf")
     monkeypatch.setattr(probe, "probe", lambda *_arguments, **_more: None)
     cache.clear()
     api = client_of("admin")

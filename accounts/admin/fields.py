@@ -24,7 +24,7 @@ from unfold.widgets import (
 )
 
 from llmplatform.lib.console.formats import MICRO
-from llmplatform.lib.model_names import model_names
+from llmplatform.lib.model_names import model_aliases, model_names
 
 SMALLEST = Decimal("0.000001")
 LARGEST = Decimal(10**9)
@@ -106,11 +106,13 @@ class ModelsFormMixin(forms.Form):
     )
 
     def offer_models(self, stored: Iterable[str]) -> None:
-        """All models there are, and those of the row that are gone: they stay allowed, should they come back."""
-        there, kept = model_names(), list(stored)
+        """All models there are, their aliases, and those of the row that are gone: they stay allowed, should they come back."""
+        there, kept = {name: name for name in model_names()}, list(stored)
+        for alias, name in model_aliases().items():
+            there[alias] = _("%(alias)s (alias of %(name)s)") % {"alias": alias, "name": name}
         gone = [(name, _("%(name)s (does not exist now)") % {"name": name}) for name in kept if name not in there]
         field = self.fields["allowed_models"]
-        field.choices = [*((name, name) for name in there), *gone]  # type: ignore[attr-defined]
+        field.choices = [*there.items(), *gone]  # type: ignore[attr-defined]
         field.initial = kept
         self.fields["which_models"].initial = CHOSEN if kept else ALL
 

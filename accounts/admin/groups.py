@@ -127,7 +127,8 @@ class GroupAdmin(BalanceActions, ConsoleAdmin):
 
     def get_deleted_objects(self, objs: Any, request: HttpRequest) -> tuple[Any, Any, set[str], Any]:
         """What must not be deleted with a group is told by the service that deletes it."""
-        return [str(group) for group in objs], {}, set(), []
+        rows = [str(group) for group in objs]
+        return rows, {Group._meta.verbose_name_plural: len(rows)}, set(), []
 
 
 def _count(rows: QuerySet[Any], by: str) -> Coalesce:

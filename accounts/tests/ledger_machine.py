@@ -2,8 +2,8 @@
 
 Breaks that were tried: expiry that looks at no holds, released holds that keep the key's budget, and a code usable twice make it
 fail here. Wallets changed without lock and condition fail in ``test_quota_race``, its random interleavings included; without the
-condition alone nothing does, for it stands behind the lock. Settling twice without our own check changes nothing: the unique
-index refuses it.
+condition alone, those that take the lock away to see that the condition does its work too. Settling twice without our own check
+changes nothing: the unique index refuses it.
 """
 
 from __future__ import annotations
@@ -328,7 +328,7 @@ class Ledger(RuleBasedStateMachine):
 # The same run everywhere; a longer search is a matter of changing these numbers. A failure is shown as found: making it smaller
 # (Phase.shrink) takes minutes, add it when you have one.
 EFFORT = settings(
-    max_examples=40,
+    max_examples=25,
     stateful_step_count=30,
     deadline=None,
     derandomize=True,

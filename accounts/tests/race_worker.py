@@ -23,12 +23,14 @@ import django
 django.setup()
 
 from django.core.management import call_command  # noqa: E402
-from django.db import connection  # noqa: E402
+from django.db import DatabaseError, connection  # noqa: E402
 from django.db.models import Sum  # noqa: E402
 from django.utils import timezone  # noqa: E402
 from hypothesis.stateful import run_state_machine_as_test  # noqa: E402
+from psycopg.errors import DeadlockDetected, UniqueViolation  # noqa: E402
 
 from accounts import credits, quota, services  # noqa: E402
+from accounts.ledger import LedgerConflict  # noqa: E402
 from accounts.ledger_checks import ledger_problems  # noqa: E402
 from accounts.models import ApiKey, Hold, LedgerEntry, UsageRecord, User, Wallet  # noqa: E402
 from accounts.quota import Held, HoldRequest, Settlement, UsageFigures  # noqa: E402
@@ -199,12 +201,24 @@ def make_codes(count: int) -> list[str]:
     return credits.make_codes("codes", count, STORM_CODE)[1]
 
 
-def events(plan: list[list[Any]]) -> dict[str, Any]:
-    """One after another: what came in, the codes that were taken, and the requests that were handed in for settlement."""
+def events(plan: list[list[Any]], locked: bool) -> dict[str, Any]:
+    """One after another: what came in, the codes that were taken, and the requests that were handed in for settlement.
+
+    Not ``locked``: PostgreSQL's rows are not locked before they are read, so that the conditional changes stand alone. Then who
+    comes second may be refused.
+    """
+    connection.features.has_select_for_no_key_update = locked and type(connection.features).has_select_for_no_key_update
     told: dict[str, Any] = {"came in": 0, "codes": [], "settled": []}
     for kind, *arguments in plan:
-        EVENTS[kind](told, *arguments)
+        try:
+            EVENTS[kind](told, *arguments)
+        except (DatabaseError, LedgerConflict) as error:
+            if locked or not (isinstance(error, LedgerConflict) or isinstance(error.__cause__, CAME_SECOND)):
+                raise
     return told
+
+
+CAME_SECOND = (UniqueViolation, DeadlockDetected)
 
 
 def _hold(told: dict[str, Any], wallet: int, requests: list[str], most: int) -> None:
@@ -227,8 +241,14 @@ def _release(told: dict[str, Any], wallet: int, requests: list[str], _number: in
 
 
 def _top_up(told: dict[str, Any], wallet: int, _requests: list[str], tokens: int) -> None:
-    ends = timezone.now() + timedelta(days=1 + tokens % 3) if tokens % 2 else None
-    quota.top_up(Wallet.objects.get(pk=wallet), tokens * 1000, expires_at=ends)
+    quota.top_up(Wallet.objects.get(pk=wallet), tokens * 1000)
+    told["came in"] += tokens * 1000
+
+
+def _lend(told: dict[str, Any], wallet: int, _requests: list[str], tokens: int) -> None:
+    quota.top_up(
+        Wallet.objects.get(pk=wallet), tokens * 1000, expires_at=timezone.now() + timedelta(days=1 + tokens % 3)
+    )
     told["came in"] += tokens * 1000
 
 
@@ -254,6 +274,7 @@ EVENTS = {
     "settle": _settle,
     "release": _release,
     "top up": _top_up,
+    "top up that expires": _lend,
     "redeem": _take_code,
     "expire": _expire,
     "sweep": _sweep_dead,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from accounts.tests.ledger_machine import EFFORT
 from tests.postgres_server import PROGRAMS, running_postgres
 
+logger = logging.getLogger(__name__)
 ROOT = Path(__file__).resolve().parents[2]
 PROCESSES = 3
 PRICE = 1000
@@ -164,7 +166,10 @@ def test_the_same_top_up_from_everywhere_comes_once(workers: Workers) -> None:
 
 
 # -- random interleavings ------------------------------------------------------------------------------------------------
-KINDS = ("hold", "hold and die", "settle", "release", "top up", "redeem", "expire", "sweep")
+# Those change amounts only, by statements with a condition; the others need the lock, too. What nothing but the lock sees is a
+# request that is held and closed in the same moment, so in turns there is one or the other.
+CONDITIONAL = (("hold", "hold and die", "top up"), ("settle", "release", "sweep", "top up"))
+KINDS = ("hold", "hold and die", "settle", "release", "sweep", "top up", "top up that expires", "redeem", "expire")
 # Few wallets, requests and codes, so that all processes are after the same ones all the time.
 event = st.tuples(
     st.sampled_from((*KINDS, "hold", "hold", "settle", "settle")),
@@ -179,6 +184,7 @@ class Interleavings(RuleBasedStateMachine):
     """Each step gives every process a plan of its own; they carry them out at the same time, on the same requests and codes."""
 
     workers: Workers
+    locked = True
     examples = itertools.count()
 
     @initialize()
@@ -188,10 +194,15 @@ class Interleavings(RuleBasedStateMachine):
         self.codes = self.workers.ask("make_codes", 6)
         self.before = self.workers.ask("state")
         self.came_in, self.settled, self.taken = 0, set[str](), list[str]()
+        self.turns = itertools.cycle(CONDITIONAL)
 
     @rule(plans=plans)
     def at_once(self, plans: list[list[tuple[str, int, list[int], int]]]) -> None:
-        for told in self.workers.together(lambda number: ("events", [self.in_full(*one) for one in plans[number]])):
+        if not self.locked:
+            kinds = next(self.turns)
+            plans = [[one for one in plan if one[0] in kinds] for plan in plans]
+        in_full = [[self.in_full(*one) for one in plan] for plan in plans]
+        for told in self.workers.together(lambda number: ("events", in_full[number], self.locked)):
             self.came_in += told["came in"]
             self.settled |= set(told["settled"])
             self.taken += told["codes"]
@@ -208,8 +219,11 @@ class Interleavings(RuleBasedStateMachine):
         if not hasattr(self, "name"):
             return
         state = self.workers.ask("state")
+        if state["problems"]:  # the same plan does not go wrong each time, and then hypothesis tells of that alone
+            logger.error("%s", state["problems"])
         assert state["problems"] == []
-        assert state["settled"] - self.before["settled"] == len(self.settled), "each once, if it was settled at all"
+        settled = state["settled"] - self.before["settled"]
+        assert settled == len(self.settled) or not self.locked, "each once, if it was settled at all"
         assert len(self.taken) == len(set(self.taken)), "a code was taken twice"
         spent, expired = (state[name] - self.before[name] for name in ("spent", "expired"))
         # Of all wallets: what expires is also that of examples before this one.
@@ -217,10 +231,18 @@ class Interleavings(RuleBasedStateMachine):
         assert money[1] == money[0] + self.came_in - expired - spent
 
 
+def interleave(workers: Workers, *, locked: bool, examples: int) -> None:
+    machine = type("Interleavings", (Interleavings,), {"workers": workers, "locked": locked})
+    run_state_machine_as_test(machine, settings=settings(EFFORT, max_examples=examples, stateful_step_count=12))
+
+
 def test_no_interleaving_of_several_processes_breaks_the_ledger(workers: Workers) -> None:
-    machine = type("Interleavings", (Interleavings,), {"workers": workers})
-    effort = settings(EFFORT, max_examples=20, stateful_step_count=12)
-    run_state_machine_as_test(machine, settings=effort)
+    interleave(workers, locked=True, examples=12)
+
+
+@pytest.mark.parametrize("database_url", DATABASES[1:], indirect=True)  # SQLite's lock is of the whole file
+def test_where_no_lock_stands_before_them_the_conditional_changes_keep_the_ledger_right(workers: Workers) -> None:
+    interleave(workers, locked=False, examples=10)
 
 
 @pytest.mark.timeout(600)  # some fifteen thousand queries

@@ -10,7 +10,7 @@ from channels.testing import WebsocketCommunicator
 from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
 from django.contrib.sessions.backends.db import SessionStore
 
-from accounts import callers
+from accounts import callers, quota
 from accounts.models import User
 from chat import generation
 from chat.generation import generations
@@ -24,12 +24,19 @@ ORIGIN = "http://localhost"
 
 @pytest.fixture
 def alice(db) -> User:
-    return User.objects.create_user("alice", password="correct horse 1")
+    return person("alice", "correct horse 1")
 
 
 @pytest.fixture
 def bob(db) -> User:
-    return User.objects.create_user("bob", password="battery staple 2")
+    return person("bob", "battery staple 2")
+
+
+def person(name: str, password: str) -> User:
+    """With a wallet: else it is opened at the first look, and SQLite in memory refuses a second writer at once."""
+    user = User.objects.create_user(name, password=password)
+    quota.open_wallet(user)
+    return user
 
 
 def session_of(user: User) -> str:
@@ -94,13 +101,14 @@ class FakeEngine:
     def __init__(self) -> None:
         self.asked: asyncio.Queue[Script] = asyncio.Queue()
         self.refuse_with: Exception | None = None
+        self.answers_as = ""
 
     async def __call__(self, request: InferenceRequest) -> Answer:
         script = Script(request)
         self.asked.put_nowait(script)
         if self.refuse_with is not None:
             raise self.refuse_with
-        return Answer(200, {}, stream=script.stream())
+        return Answer(200, {}, stream=script.stream(), model=self.answers_as)
 
     async def next(self) -> Script:
         return await asyncio.wait_for(self.asked.get(), 5)

@@ -162,6 +162,19 @@ def test_the_model_used_last_is_offered_first_as_long_as_it_exists(alice, browse
     assert browser.get(f"/chat/{talk.id}").context["model"].name == "big"
 
 
+def test_the_default_model_is_chosen_until_one_was_used(alice, browser):
+    model("big", State.READY)
+    model("small", State.READY, is_default=True, aliases=["tiny"])
+    assert browser.get("/chat/").context["model"].name == "small"
+    conversation(alice, model_name="big")
+    assert browser.get("/chat/").context["model"].name == "big"
+    conversation(alice, model_name="tiny", days_ago=-1)
+    assert browser.get("/chat/").context["model"].name == "small", "an alias stands for its model"
+    Conversation.objects.all().delete()
+    Replica.objects.filter(model__is_default=True).update(state=State.FAILED)
+    assert browser.get("/chat/").context["model"].name == "big", "one that does not run is no choice"
+
+
 def test_without_a_model_the_page_says_so(browser):
     assert "No model is running yet" in browser.get("/chat/").content.decode()
 

@@ -12,6 +12,7 @@ from accounts import callers
 from accounts.models import User
 from chat import consumers, generation, live, selectors, services
 from chat.models import Conversation, Message
+from chat.page_texts import answer_facts
 from chat.tests.conftest import ENDING, communicator, sse, words
 from gateway import errors
 
@@ -37,6 +38,18 @@ async def eventually(condition, seconds: float = 5):
 async def ask(tab, engine, content="What is a cat?", **more):
     await tab.say(type="send", model="m", content=content, client_id="c1", **more)
     return await tab.hear_until("accepted"), await engine.next()
+
+
+async def test_which_model_answered_is_told_and_kept_when_another_one_did(alice, engine, open_tab):
+    engine.answers_as = "m-v2"
+    tab = await open_tab(alice)
+    accepted, script = await ask(tab, engine)
+    assert (accepted["model"], (await tab.hear_until("started"))["model"]) == ("m", "m-v2")
+    script.finish("Meow.")
+    assert (await tab.hear_until("done"))["model"] == "m-v2"
+    message = await read(accepted["message"])
+    assert (message.model_name, message.stats["model"]) == ("m", "m-v2")
+    assert "m-v2" in answer_facts(message.stats, message.model_name, message.state)
 
 
 # -- a question and its answer -------------------------------------------------------------------------------------------

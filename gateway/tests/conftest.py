@@ -165,7 +165,15 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     models["twins"] = [replica("first"), replica("second")]
     models["coming"] = [{"state": "loading"}]
     models["broken"] = [{"state": "failed"}]
-    users = {"ann": RICH, "bob": RICH, "poor": POOR, "scarce": 120_000, "scanty": 120_000, "modest": 160_000}
+    users = {
+        "ann": RICH,
+        "bob": RICH,
+        "poor": POOR,
+        "scarce": 120_000,
+        "scanty": 120_000,
+        "pinched": 120_000,
+        "modest": 160_000,
+    }
     put_prepared_files(home)
     tokens = json.loads(python_in(home, "-c", SETUP, json.dumps({"users": users, "models": models})))
     env = {**os.environ, "LLM_HOME": str(home)}
@@ -233,6 +241,7 @@ QUIET = {
     "cached": None,
     "journal": None,
     "answer": None,
+    "drops_kept": None,
 }
 
 

@@ -19,9 +19,9 @@ def chat(**fields) -> dict:
 @pytest.mark.parametrize(
     ("body", "param"),
     [
-        ({"messages": MESSAGES}, "model"),
         (chat(model=7), "model"),
-        (chat(model=""), "model"),
+        (chat(model=0), "model"),
+        (chat(model=[]), "model"),
         (chat(messages="hello"), "messages"),
         (chat(messages=[]), "messages"),
         (chat(messages=["hello"]), "messages"),

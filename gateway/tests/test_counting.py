@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from gateway import counting
+from gateway.bodies import Plan
 from gateway.usage import TokenCount
 
 
@@ -15,7 +16,7 @@ class Exchange:
     """As much of one as counting looks at."""
 
     def __init__(self, held: int = 400) -> None:
-        self.plan = SimpleNamespace(prompt_bound=400)
+        self.plan = Plan("m", False, 1, None, prompt_bound=400)
         self.prompt_bound = held
         self.request = SimpleNamespace(request_id="req-1")
         self.settled: list[tuple[str, int, int, int]] = []

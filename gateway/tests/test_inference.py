@@ -28,7 +28,7 @@ def client_of(service: Service, user: str = "ann", prefix: str = "/v1") -> opena
 
 def ask(service: Service, model: str = "alpha", **fields: object) -> httpx.Response:
     with service.http() as http:
-        return http.post("/v1/chat/completions", json={"model": model, "messages": MESSAGES, **fields})
+        return http.post("/v1/chat/completions", json={"model": model, "messages": MESSAGES} | fields)
 
 
 # -- answers -----------------------------------------------------------------------------------------------------------
@@ -245,6 +245,24 @@ def test_another_replica_answers_when_one_fails_before_the_first_byte(
     service.standins[failing].tell(error_status=500)
     answers = [ask(service, "twins", stream=stream) for _ in range(4)]
     assert [(answer.status_code, answer.headers["x-replica"]) for answer in answers] == [(200, answering)] * 4
+
+
+@pytest.mark.parametrize("length", [10, 2_000_000])
+def test_connections_that_were_kept_and_are_closed_now_fail_nobody(service: Service, length: int) -> None:
+    """The larger question is still being written when its connection ends."""
+    standin = service.standins["narrow"]
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        list(pool.map(lambda _: ask(service, "alpha"), range(4)))  # as many connections
+    for name in ("alpha", "narrow"):
+        assert ask(service, name).status_code == 200
+        service.standins[name].tell(drops_kept=True)
+    before = service.metric("llm_retries_total")
+    question = "word" * (length // 4)
+    messages = [{"role": "user", "content": question}]
+    answers = [ask(service, name, messages=messages) for name in ("alpha", "narrow", "narrow")]
+    assert [answer.status_code for answer in answers] == [200] * 3
+    assert len(standin.seen()[-1]["body"]["messages"][0]["content"]) == len(question)
+    assert service.metric("llm_retries_total") == before
 
 
 def test_a_replica_that_refuses_connections_is_passed_over(service: Service) -> None:

@@ -21,7 +21,8 @@ from llmplatform.console.runtime import gateway_now, supervisor_alive
 from llmplatform.lib import chart
 from llmplatform.lib.console import formats
 from llmplatform.lib.console.admin import is_administrator
-from models_app.admin_views import ready_text, state_badge, why_not
+from models_app.admin_next_step import step_of, with_what_is_known
+from models_app.admin_views import ready_text, state_badge
 from models_app.models import ModelConfig
 from models_app.selectors import model_state
 from models_app.states import COMING, State
@@ -64,7 +65,7 @@ def _model_fact(model: ModelConfig) -> verdict.ModelFact:
         ready=states.count(State.READY),
         coming=sum(state in COMING for state in states),
         failed=states.count(State.FAILED),
-        reason=why_not(model),
+        reason=step_of(model).sentence,
     )
 
 
@@ -156,7 +157,7 @@ def _model_rows(models: list[ModelConfig]) -> list[dict[str, Any]]:
                 "url": reverse("admin:models_app_modelconfig_change", args=[model.pk]),
                 "state": state_badge(model_state(model, replicas)),
                 "ready": ready_text(model),
-                "why": why_not(model),
+                "why": step_of(model).sentence,
             }
         )
     return rows
@@ -181,7 +182,7 @@ def _failures(now: datetime) -> list[dict[str, Any]]:
 
 def overview(request: HttpRequest) -> dict[str, Any]:
     now = timezone.now()
-    models = list(ModelConfig.objects.prefetch_related("running"))
+    models = list(with_what_is_known(ModelConfig.objects.all()))
     system = system_figures()
     hours = traffic.last_hours(now)
     return {

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from dotenv.parser import parse_stream
@@ -144,6 +145,17 @@ class Settings(Mapping[str, str]):
                 % {"name": name, "value": raw}
             )
         return int(micro)
+
+    def web_address(self, name: str, default: str) -> str:
+        """Scheme and host, perhaps a port and a path; without a slash at its end."""
+        value = self.text(name, default).rstrip("/")
+        parts = urlsplit(value)
+        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or "@" in parts.netloc:
+            raise ConfigurationError(
+                _("%(name)s=%(value)s: must be an address such as %(default)s")
+                % {"name": name, "value": value, "default": default}
+            )
+        return value
 
     def items_of(self, name: str, default: str = "") -> list[str]:
         return [item.strip() for item in self.text(name, default).split(",") if item.strip()]

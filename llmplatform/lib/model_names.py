@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 
-_sources: list[Callable[[], Iterable[str]]] = []
+
+@dataclass
+class _Source:
+    names: Callable[[], Iterable[str]] = tuple
+    aliases: Callable[[], Mapping[str, str]] = dict
 
 
-def register(source: Callable[[], Iterable[str]]) -> None:
-    _sources[:] = [source]
+_source = _Source()
+
+
+def register(names: Callable[[], Iterable[str]], aliases: Callable[[], Mapping[str, str]]) -> None:
+    _source.names, _source.aliases = names, aliases
 
 
 def model_names() -> list[str]:
-    """In alphabetical order."""
-    return sorted(name for source in _sources for name in source())
+    """In alphabetical order; models' own names only."""
+    return sorted(_source.names())
+
+
+def model_aliases() -> dict[str, str]:
+    """The model that each alias stands for, in alphabetical order."""
+    return dict(sorted(_source.aliases().items()))

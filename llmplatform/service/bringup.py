@@ -27,9 +27,9 @@ from llmplatform.lib import process_identity
 from llmplatform.service import addresses, checks, local_client, settings_audit, static_files
 from llmplatform.service.terminal import padded
 from models_app import starter
+from models_app.config_sync import sync_config_file
 from models_app.models import ModelConfig, Replica
 from models_app.reasons import text as reason_text
-from models_app.services import sync_config_file
 from models_app.states import COMING, State
 
 WEB_MAY_TAKE = 60.0
@@ -142,6 +142,8 @@ def model_outcome() -> Outcome | None:
     for replica in replicas:
         if replica.state == State.READY and _lives(replica):
             return Outcome(model=replica.model.name)
+    if not wanted and (on_demand := next((model for model in ModelConfig.objects.all() if model.is_on_demand), None)):
+        return Outcome(model=on_demand.name)
     if not wanted:
         return Outcome(reason=_("There is no model yet."))
     with_replicas = {replica.model_id for replica in replicas}

@@ -1,4 +1,4 @@
-"""``serve``, ``stop`` and ``checkdeps``: the commands that do without Django."""
+"""``serve``, ``stop``, ``checkdeps`` and ``buildllama``: the commands that begin without Django."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 
 from llmplatform.lib.configuration import ConfigurationError, home_dir
+from llmplatform.lib.early_messages import terminal_language
 from llmplatform.lib.early_messages import translate as _
 from llmplatform.service import first_start, run_folder
 from llmplatform.service.stop import stop
@@ -23,6 +24,15 @@ def parser() -> argparse.ArgumentParser:
     serve.add_argument("--detached", action="store_true", help=argparse.SUPPRESS)
     commands.add_parser("stop", help=_("stop the service that runs in this folder"))
     commands.add_parser("checkdeps", help=_("check this machine and say what to do"))
+    build = commands.add_parser(
+        "buildllama", help=_("build llama.cpp for this processor, and use it when it is faster")
+    )
+    blas = build.add_mutually_exclusive_group()
+    blas.add_argument(
+        "--openblas", dest="openblas", action="store_const", const="on", default="auto", help=_("with OpenBLAS")
+    )
+    blas.add_argument("--no-openblas", dest="openblas", action="store_const", const="off", help=_("without OpenBLAS"))
+    build.add_argument("--force", action="store_true", help=_("use it even when it is slower"))
     return top
 
 
@@ -33,6 +43,8 @@ def main(argv: Sequence[str]) -> int:
             return stop(home_dir())
         if options.command == "checkdeps":
             return _check()
+        if options.command == "buildllama":
+            return _build(options)
         return _serve(options)
     except (ConfigurationError, run_folder.AlreadyServing) as error:
         complain(str(error))
@@ -46,6 +58,19 @@ def _check() -> int:
     verdicts = preflight.all_checks()
     preflight.show(verdicts)
     return 1 if any(verdict.level == "problem" for verdict in verdicts) else 0
+
+
+def _build(options: argparse.Namespace) -> int:
+    os.umask(0o027)
+    first_start.ensure_secrets(home_dir() / ".env")
+    import django
+    from django.utils import translation
+
+    django.setup()
+    from llmplatform.service.llama_build import run
+
+    with translation.override(terminal_language()):
+        return run.build(run.Options(options.openblas, options.force))
 
 
 def _serve(options: argparse.Namespace) -> int:

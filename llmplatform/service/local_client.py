@@ -6,18 +6,26 @@ import http.client
 import json
 import ssl
 from typing import Any
+from urllib.parse import urlsplit
 
 from llmplatform import settings
-from llmplatform.service import addresses
+from llmplatform.service import addresses, run_folder
 
 
 def connect(timeout: float) -> http.client.HTTPConnection:
-    host = addresses.local_host()
-    if settings.TLS_CERT:
+    host, (scheme, port) = addresses.local_host(), _way_in()
+    if scheme == "https":
         # The certificate names the public host; here the peer is our own process on this machine.
         context = ssl._create_unverified_context()  # noqa: S323
-        return http.client.HTTPSConnection(host, settings.SERVER_PORT, timeout=timeout, context=context)
-    return http.client.HTTPConnection(host, settings.SERVER_PORT, timeout=timeout)
+        return http.client.HTTPSConnection(host, port, timeout=timeout, context=context)
+    return http.client.HTTPConnection(host, port, timeout=timeout)
+
+
+def _way_in() -> tuple[str, int]:
+    """Of the service that runs: whoever asks may have another SERVER_PORT in the environment than who started it."""
+    running = run_folder.read()
+    address = urlsplit(running.address if running is not None else addresses.local_url())
+    return address.scheme, address.port or int(settings.SERVER_PORT)
 
 
 def get_json(path: str, timeout: float = 5.0) -> tuple[int, dict[str, Any]]:

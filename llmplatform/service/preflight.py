@@ -58,7 +58,7 @@ def processor() -> Verdict:
     machine = platform.machine().lower()
     if machine in {"arm64", "aarch64"}:
         return Verdict("ok", _("processor %(name)s with NEON") % {"name": machine})
-    flags = _flags()
+    flags = processor_flags()
     if not flags:
         return Verdict("note", _("processor %(name)s: its instruction sets could not be read") % {"name": machine})
     if "avx2" not in flags:
@@ -71,7 +71,7 @@ def processor() -> Verdict:
     return Verdict("ok", _("processor with %(flags)s") % {"flags": found})
 
 
-def _flags() -> set[str]:
+def processor_flags() -> set[str]:
     """The processor's instruction sets in lower case; empty where this system does not tell."""
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():

@@ -13,8 +13,10 @@ from django.utils.translation import gettext as _
 
 from llmplatform.service import local_client, run_folder
 from models_app import config_file
+from models_app.launchers.local import label
 from models_app.models import ModelConfig, Replica
 from models_app.reasons import text as reason_text
+from models_app.selectors import SERVING
 from models_app.states import State
 
 CHILDREN = ("web", "supervisor")
@@ -82,11 +84,14 @@ def _config_file() -> list[Row]:
 
 
 def _model(model: ModelConfig, replicas: list[Replica]) -> Row:
-    if not model.wanted_replicas:
+    if not model.is_served:
         return Row(model.name, str(State.STOPPED.label))
+    if model.is_on_demand and not replicas:
+        return Row(model.name, _("on demand"), _("is loaded when somebody asks for it"))
     ready = sum(replica.state == State.READY for replica in replicas)
     failed = [replica for replica in replicas if replica.state == State.FAILED]
     state = State.READY if ready else State(replicas[0].state) if replicas else State.PENDING
-    text = _("%(ready)d of %(wanted)d ready") % {"ready": ready, "wanted": model.wanted_replicas}
+    text = _("%(ready)d of %(wanted)d ready") % {"ready": ready, "wanted": model.replicas}
     reasons = [reason_text(replica.reason) for replica in replicas if replica.reason and replica.state != State.READY]
-    return Row(model.name, str(state.label), "; ".join([text, *reasons]), well=not failed)
+    engines = sorted({label(replica.engine) for replica in replicas if replica.state in SERVING} - {""})
+    return Row(model.name, str(state.label), "; ".join([text, *engines, *reasons]), well=not failed)

@@ -24,12 +24,14 @@ class Progress:
         self._label = ""
         self._finished = False
 
-    def update(self, label: str, done: int, total: int) -> None:
+    def update(self, label: str, done: int, total: int, detail: str = "") -> None:
+        """``detail`` stands where the megabytes done stand else."""
         fraction = min(1.0, done / total) if total else 0.0
         if sys.stdout.isatty():
             filled = round(fraction * BAR_WIDTH)
             bar = "█" * filled + "░" * (BAR_WIDTH - filled)
-            print(f"\r{label}  {bar} {fraction:4.0%}  {done / 1e6:.0f} MB", end="", flush=True)  # noqa: T201
+            detail = detail or f"{done / 1e6:.0f} MB"
+            print(f"\r{label}  {bar} {fraction:4.0%}  {detail:<10}", end="", flush=True)  # noqa: T201
             if fraction >= 1 and not self._finished:
                 say()
         elif label != self._label:

@@ -7,8 +7,9 @@ import os
 import pytest
 from django.utils import timezone
 
+from llmplatform import settings as project
 from llmplatform.lib import process_identity
-from llmplatform.service import local_client, status
+from llmplatform.service import local_client, run_folder, status
 from llmplatform.service.run_folder import ProcessRecord, Running
 from models_app.models import ModelConfig, Replica
 from models_app.states import State
@@ -68,6 +69,27 @@ def test_a_model_is_wrong_only_when_it_failed(running, readyz, state, well):
 
 
 @pytest.mark.django_db
+def test_which_builds_of_the_engine_run_is_told(running, readyz):
+    model = ModelConfig.objects.create(name="a-model", file="a.gguf", replicas=3)
+    for number, (state, engine) in enumerate(
+        [(State.READY, "embedded 1"), (State.READY, "embedded 2"), (State.LOADING, "x")]
+    ):
+        Replica.objects.create(
+            model=model, number=number, node="here", state=state, since=timezone.now(), engine=engine
+        )
+    (row,) = [row for row in status.rows(running) if row.name == "a-model"]
+    assert row.text == "2 of 3 ready; built-in 1; built-in 2"
+
+
+@pytest.mark.django_db
 def test_a_model_that_should_not_run_is_fine(running, readyz):
     ModelConfig.objects.create(name="a-model", file="a.gguf", active=False)
     assert wrong(running) == []
+
+
+def test_the_running_service_is_asked_wherever_it_listens(running, tmp_path, monkeypatch):
+    monkeypatch.setenv("LLM_HOME", str(tmp_path))
+    run_folder.folder().mkdir()
+    assert local_client.connect(1).port == project.SERVER_PORT
+    run_folder.write(tmp_path, running)
+    assert local_client.connect(1).port == 22000

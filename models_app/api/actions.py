@@ -29,7 +29,7 @@ from llmplatform.lib.api.permissions import IsOperator
 from models_app import reasons, selectors, services
 from models_app.api.serializers import WaitSerializer, WantedSerializer
 from models_app.models import ModelConfig, Replica
-from models_app.states import State
+from models_app.states import COMING, State
 
 LOOK_SECONDS = 0.5
 View = Callable[..., HttpResponseBase]
@@ -62,7 +62,8 @@ class Aim:
         state = selectors.model_state(model, replicas)
         reason = next((text for replica in replicas if (text := reasons.text(replica.reason))), "")
         failed = [replica for replica in replicas if replica.state == State.FAILED and replica.since >= self.asked]
-        hopeless = self.wanted == State.READY and bool(failed) and len(failed) == len(replicas)
+        coming = any(replica.state in COMING for replica in replicas)
+        hopeless = self.wanted == State.READY and bool(failed) and not coming
         return Outlook(state, reason, self._reached(model, state, replicas), hopeless)
 
     def _reached(self, model: ModelConfig, state: State, replicas: list[Replica]) -> bool:
@@ -147,12 +148,8 @@ class StartView(ActionView):
         return self.respond(request, name)
 
     def write(self, name: str) -> Aim:
-        """A model that has given up is tried anew."""
         aim = Aim(name, State.READY, None, timezone.now())
-        failed = Replica.objects.filter(model__name=name, state=State.FAILED).exists()
-        services.set_active(name, True)
-        if failed:
-            services.request_restart(name)
+        services.start(name)
         return aim
 
 
@@ -177,3 +174,14 @@ class RestartView(ActionView):
         services.set_active(name, True, asked=False)
         services.request_restart(name)
         return Aim(name, State.READY, now, now)
+
+
+class GoBackView(ActionView):
+    @_schema("Go back to a model's settings before their last change")
+    def post(self, request: Request, name: str) -> Response:
+        return self.respond(request, name)
+
+    def write(self, name: str) -> Aim:
+        now = timezone.now()
+        services.go_back(name)
+        return Aim(name, State.READY, None, now)

@@ -19,11 +19,12 @@ from cluster.log_following import follow
 from cluster.log_reading import last_text_lines, plain_text
 from llmplatform.lib.api.negotiation import FirstRenderer
 from llmplatform.lib.api.permissions import IsOperator
-from models_app import engine_logs, selectors, services
+from models_app import engine_logs, model_folder, selectors, services
 from models_app.api.serializers import (
     EngineLogQuerySerializer,
     EngineLogsSerializer,
     ModelFieldsSerializer,
+    ModelFilesSerializer,
     ModelListSerializer,
     ModelSerializer,
 )
@@ -40,14 +41,20 @@ def visible(request: Request, names: list[str] | None = None) -> list[dict[str, 
     """Operators see every model; others those of their group that should run, without what went wrong inside. A key sees only
     what it may use."""
     caller = caller_in(request)
-    found = [model for model in selectors.model_dicts(names) if caller.may_use(model["modelName"])]
+    found = [model for model in selectors.model_dicts(names) if caller.may_use(*_names_of(model))]
     if is_operator(request):
         return found
-    return [_public(model) for model in found if model["active"] and caller.sees(model["modelName"])]
+    return [_public(model) for model in found if model["active"] and caller.sees(*_names_of(model))]
+
+
+def _names_of(model: dict[str, Any]) -> tuple[str, ...]:
+    return (model["modelName"], *model["aliases"])
 
 
 def _public(model: dict[str, Any]) -> dict[str, Any]:
-    return {**model, "running": [{**replica, "error": None} for replica in model["running"]]}
+    """Without what went wrong inside, what the model is told, and the names of models that the reader may not see."""
+    running = [{**replica, "error": None, "engine": ""} for replica in model["running"]]
+    return {**model, "running": running, "systemPrompt": "", "traffic": {}}
 
 
 def visible_model(request: Request, name: str) -> dict[str, Any]:
@@ -135,6 +142,22 @@ class ModelView(APIView):
     def delete(self, request: Request, name: str) -> Response:
         services.delete_model(name)
         return Response(status=204)
+
+
+class ModelFilesView(APIView):
+    """Not below /models: a model may have any name."""
+
+    permission_classes = [IsOperator]
+
+    @extend_schema(
+        tags=TAG,
+        summary="The files of the models folder: what each is, or why it is rejected, and what fits on this machine",
+        responses=ModelFilesSerializer,
+        operation_id="model_files",
+    )
+    def get(self, request: Request) -> Response:
+        found = [model_folder.file_object(file) for file in model_folder.files()]
+        return Response({"usableMemory": model_folder.usable_memory(), "files": found})
 
 
 class ModelLogsView(APIView):

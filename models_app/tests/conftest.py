@@ -7,7 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from models_app import machine
 from models_app.tests.gguf_files import make_gguf
+from models_app.tests.supervised import bench, model
+
+__all__ = ["a_small_machine", "bench", "gguf_file", "home", "model"]
+
+
+@pytest.fixture(autouse=True)
+def a_small_machine(monkeypatch) -> None:
+    """What must stay free depends on how much memory there is; tests say how much is."""
+    monkeypatch.setattr(machine, "low_mark", lambda: machine.LOW_LEAST)
 
 
 @pytest.fixture

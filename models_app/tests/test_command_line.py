@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models_app import engine_main
-from models_app.command_line import PROMPT_CACHE_MIB, Chosen, Wanted, build
+from models_app.command_line import Chosen, Wanted, build
 from models_app.models import MODEL_NAME
 
 WANTED = Wanted(
@@ -40,7 +40,7 @@ def test_every_setting_arrives_at_the_built_in_engine():
     assert (options.ctx_size, options.parallel) == (3000, 3), "each slot gets the whole context"
     assert (options.threads, options.threads_batch, options.n_predict) == (4, 4, 100)
     assert (options.temp, options.top_p, options.repeat_penalty) == (0.7, 0.8, 1.1)
-    assert options.cache_ram == PROMPT_CACHE_MIB
+    assert options.cache_ram == WANTED.prompt_cache == 256
     assert options.no_ui
     assert options.no_slots
     assert options.no_context_shift
@@ -50,7 +50,43 @@ def test_every_setting_arrives_at_the_built_in_engine():
 def test_embedding_models_take_inputs_as_long_as_their_context():
     argv = build(replaced(embeddings=True), Chosen(Path("m"), 1, 2000, 1, "mean"))
     options = engine_main.parse(argv)
-    assert (options.embeddings, options.batch_size, options.ubatch_size, options.pooling) == (True, 2000, 2000, "mean")
+    assert (options.embeddings, options.batch_size, options.ubatch_size, options.pooling) == (True, 2001, 2001, "mean")
+
+
+@pytest.mark.parametrize(("context", "slots"), [(128, 1), (128, 3), (512, 7), (8192, 3), (100_000, 3), (64, 256)])
+def test_batches_for_vectors_leave_no_rest_among_slots(context, slots):
+    argv = build(replaced(embeddings=True, slots=slots), Chosen(Path("m"), 1, context, 1))
+    options = engine_main.parse(argv)
+    assert options.batch_size == options.ubatch_size
+    assert options.ubatch_size % slots == 0
+    assert options.ubatch_size >= min(context, 8192)
+
+
+def test_settings_for_speed_and_memory():
+    wanted = replaced(
+        batch_threads=8, ubatch=4096, cache_type="q8_0", flash_attention="on", prompt_cache=0, speculative="ngram"
+    )
+    options = engine_main.parse(build(wanted, CHOSEN))
+    assert (options.threads, options.threads_batch, options.cache_ram) == (4, 8, 0)
+    assert (options.batch_size, options.ubatch_size) == (4096, 4096), "a batch holds at least what is computed at once"
+    assert (options.cache_type_k, options.cache_type_v, options.flash_attn) == ("q8_0", "q8_0", "on")
+    assert options.spec_type == "ngram-simple"
+
+
+def test_files_beside_the_model():
+    lora = ((Path("/models/a.gguf"), 1.0), (Path("/models/b.gguf"), 0.5))
+    chosen = Chosen(
+        Path("m"), 1, 2000, 1, "", Path("/models/d.gguf"), Path("/models/p.gguf"), lora, Path("/run/t.jinja")
+    )
+    options = engine_main.parse(build(replaced(speculative="draft"), chosen))
+    assert (options.model_draft, options.mmproj) == ("/models/d.gguf", "/models/p.gguf")
+    assert (options.lora, options.lora_scaled) == (["/models/a.gguf"], ["/models/b.gguf:0.5"])
+    assert options.chat_template_file == "/run/t.jinja"
+
+
+def test_a_reranking_model():
+    options = engine_main.parse(build(replaced(rerank=True, embeddings=True), Chosen(Path("m"), 1, 2000, 1, "mean")))
+    assert (options.reranking, options.embeddings, options.pooling, options.ubatch_size) == (True, True, "rank", 2001)
 
 
 def test_flags_an_older_llama_server_does_not_know_are_left_out():
@@ -124,3 +160,15 @@ def test_the_fingerprint_changes_with_settings_engine_and_restart_only():
 def test_the_built_in_engine_takes_nothing_else(argv, capsys):
     with pytest.raises(SystemExit):
         engine_main.parse(argv)
+
+
+@pytest.mark.parametrize(
+    ("known", "given"),
+    [({"--model-draft", "--spec-type", "draft-simple"}, True), ({"--model-draft", "--spec-type"}, False)],
+    ids=["newer", "older"],
+)
+def test_a_draft_model_is_named_as_the_way_to_guess_where_the_engine_knows_that(known, given):
+    chosen = Chosen(Path("m"), 1, 2000, 1, "", Path("/models/d.gguf"))
+    argv = build(replaced(speculative="draft"), chosen, frozenset(known))
+    assert "--model-draft" in argv
+    assert ("draft-simple" in argv) is given

@@ -8,7 +8,7 @@ from models_app import process
 def test_no_secret_reaches_an_engine_but_its_own_key() -> None:
     source = {"JWT_SECRET": "a", "SECRET_KEY": "b", "DATABASE_URL": "c", "ADMIN_PASSWORD": "d", "PATH": "/bin"}
     given = process.environment(7, "nonce", source)
-    assert set(given) == {"PATH", "LLAMA_API_KEY", "LLM_REPLICA", "GOMP_SPINCOUNT"}
+    assert set(given) == {"PATH", "LLAMA_API_KEY", "LLM_REPLICA", "LLM_CLAIM", *process.ENGINE_DEFAULTS}
     assert given["LLAMA_API_KEY"] == process.engine_key("nonce")
 
 

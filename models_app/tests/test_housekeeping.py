@@ -11,7 +11,12 @@ from models_app.housekeeping import Housekeeping
 async def test_sweeps_that_did_not_finish_go_on_soon(monkeypatch):
     now, calls, results = [1000.0], [], [True, True, False]
     monkeypatch.setattr(housekeeping, "time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    async def nothing(_self):
+        return None
+
     monkeypatch.setattr(housekeeping, "heartbeat_this_machine", lambda: None)
+    monkeypatch.setattr(housekeeping.Housekeeping, "_measure", nothing)
     monkeypatch.setattr(housekeeping.Housekeeping, "_look_at_joined_machines", lambda self: None)
 
     def run() -> bool:

@@ -42,9 +42,10 @@ async def until(rows: QuerySet[ModelConfig]) -> None:
 
 @pytest.mark.django_db
 class TestAsking:
-    @pytest.mark.parametrize("action", ["start", "stop", "restart"])
+    @pytest.mark.parametrize("action", ["start", "stop", "restart", "go-back"])
     def test_who(self, action):
         make()
+        ModelConfig.objects.update(last_version={"context_length": 64})
         assert statuses("post", f"{URL}/{action}") == {**forbidden_below("operator"), "operator": 202, "admin": 202}
 
     def test_start_and_stop_write_what_is_wanted(self):
@@ -55,6 +56,18 @@ class TestAsking:
         assert ModelConfig.objects.get().active
         assert client.post(f"{URL}/stop").json()["wanted"] == "stopped"
         assert not ModelConfig.objects.get().active
+
+    def test_back_to_the_last_version_and_forth(self):
+        make()
+        client = client_of("operator")
+        assert_error(client.post(f"{URL}/go-back"), 409, "no_last_version")
+        client.patch(URL, {"contextLength": 1024, "description": "x"}, format="json")
+        client.patch(URL, {"description": "new"}, format="json")
+        assert client.post(f"{URL}/go-back").status_code == 202
+        model = ModelConfig.objects.get()
+        assert (model.context_length, model.description) == (None, "new"), "what an engine sees, nothing else"
+        client.post(f"{URL}/go-back")
+        assert ModelConfig.objects.get().context_length == 1024
 
     def test_restart_asks_for_new_replicas(self):
         make()

@@ -49,22 +49,27 @@ class TestReading:
         replica(make(description="七"))
         body = client_of("user").get(f"{URL}/qwen2.5:7b").json()
         guide = "modelName modelFile modelPath contextLength maxTokens temperature topP repeatPenalty threads gpuLayers"
-        ours = "active description replicas slots policy embeddings state running gguf memory"
-        assert set(body) == set(f"{guide} {ours}".split())
+        ours = "active description replicas slots policy ttl pinned group embeddings state running gguf memory"
+        engine = "rerank batchThreads ubatchSize cacheType flashAttention promptCache speculative draftFile mmprojFile"
+        named = "aliases default systemPrompt traffic cores numa"
+        assert set(body) == set(f"{guide} {ours} {engine} loraAdapters chatTemplate {named}".split())
         assert (body["modelName"], body["description"], body["state"]) == ("qwen2.5:7b", "七", "ready")
         (running,) = body["running"]
-        assert set(running) == {"id", "node", "state", "since", "error"}
+        assert set(running) == {"id", "node", "state", "since", "error", "engine", "memory"}
 
     def test_people_see_what_should_run_and_not_what_went_wrong_inside(self):
         make("off", active=False)
         broken = make("broken")
-        replica(broken, State.FAILED, reason=reasons.reason("file_missing", file="x.gguf", folder="/srv/llm/models"))
+        why = reasons.reason("file_missing", file="x.gguf", folder="/srv/llm/models")
+        replica(broken, State.FAILED, reason=why, engine="/srv/llm/llama-server 9 1700000000000000000")
         (model,) = client_of("user").get(URL).json()["models"]
         assert (model["modelName"], model["state"], model["running"][0]["error"]) == ("broken", "failed", None)
+        assert model["running"][0]["engine"] == ""
         assert_error(client_of("user").get(f"{URL}/off"), 404, "model_not_found")
         models = client_of("operator").get(URL).json()["models"]
         assert [model["modelName"] for model in models] == ["broken", "off"]
         assert "x.gguf" in models[0]["running"][0]["error"]
+        assert models[0]["running"][0]["engine"].startswith("llama-server of 2023-11-1")
 
     def test_operators_read_reasons_in_their_language(self):
         replica(make("broken"), State.FAILED, reason=reasons.reason("file_missing", file="x.gguf", folder="models"))
@@ -75,10 +80,10 @@ class TestReading:
     def test_an_unknown_name(self, name):
         assert_error(client_of("operator").get(f"{URL}/{name}"), 404, "model_not_found")
 
-    def test_the_list_costs_two_queries(self, django_assert_num_queries):
+    def test_the_list_costs_three_queries(self, django_assert_num_queries):
         for number in range(10):
             replica(make(f"m{number}"))
-        with django_assert_num_queries(2):
+        with django_assert_num_queries(3):
             assert len(selectors.model_dicts()) == 10
 
 
@@ -139,6 +144,10 @@ class TestWriting:
             ("replicas", 0),
             ("slots", 10**30),
             ("policy", "sometimes"),
+            ("cacheType", "q5"),
+            ("loraAdapters", [{"file": "a", "more": 1}]),
+            ("chatTemplate", 3),
+            ("ubatchSize", 0),
             ("state", "ready"),
             ("model_name", "x"),
         ],

@@ -62,7 +62,7 @@ def test_a_models_state_is_its_best_replicas(active, states, expected):
 def test_model_objects_say_what_the_file_and_the_replicas_say(gguf_file, django_assert_num_queries):
     model = make("a", [State.FAILED], context_length=512)
     Replica.objects.update(reason=reasons.reason("file_missing", file="x.gguf", folder="models/"))
-    with django_assert_num_queries(2):
+    with django_assert_num_queries(3):
         (shown,) = model_dicts(["a", "nobody"])
     assert (shown["modelName"], shown["modelFile"], shown["contextLength"], shown["threads"]) == (
         "a",
@@ -92,9 +92,28 @@ def test_wanted_models_take_one_query(home, django_assert_num_queries):
 
 
 def test_every_reason_is_a_sentence_in_each_language():
-    params = {"exit": -6, "line": "error: x", "fitting_context": 4096, "needed": 2**31, "weights": 2**30, "kv": 2**29}
+    params = {
+        "exit": -6,
+        "line": "error: x",
+        "nearest": {"slots": 1, "cache_type": "q8_0"},
+        "needed": 2**31,
+        "weights": 2**30,
+        "kv": 2**29,
+        "least": 2**28,
+        "requests": 2,
+    }
     params |= {"available": 2**28, "slots": 2, "context": 8192, "file": "f", "folder": "d", "error": "e", "version": 9}
     params |= {"size": 1, "needed_bytes": 2, "what": "w", "at": 3, "part": "p", "first": 1, "last": 2, "seconds": 5}
+    params |= {
+        "reserve": 2**27,
+        "name": "n",
+        "type": 4,
+        "tensor": "t",
+        "count": 2,
+        "kind": "adapter",
+        "wanted": "model",
+    }
+    params |= {"bound": 2**31, "planned": 2**30, "cores": "0-7", "there": "0-3"}
     for language in ("en", "zh-hans"):
         with translation.override(language):
             for code in reasons.TEXTS:

@@ -22,7 +22,7 @@ from django.conf import settings as project
 
 from models_app import starter
 from models_app.tests.conftest import free_port
-from models_app.tests.test_supervisor import engines
+from models_app.tests.supervised import engines
 from tests.running_service import prepared_home
 
 pytestmark = pytest.mark.e2e

@@ -9,9 +9,11 @@ from django.core.exceptions import ValidationError
 from django.core.management import call_command
 
 from models_app import config_file, services
+from models_app.config_report import SyncReport
+from models_app.config_sync import sync_config_file
 from models_app.models import ModelConfig
 from models_app.selectors import model_dicts
-from models_app.services import ModelExists, ModelNotFound, sync_config_file
+from models_app.services import ModelExists, ModelNotFound
 from models_app.tests.gguf_files import make_gguf
 
 pytestmark = pytest.mark.django_db
@@ -62,7 +64,7 @@ def test_the_guides_example_is_understood(write):
     assert (report.added, report.problems) == (["qwen2-7b-instruct"], [])
     (model,) = model_dicts()
     assert {name: model[name] for name in json.loads(GUIDE)["models"][0]} == json.loads(GUIDE)["models"][0]
-    assert sync_config_file() == services.SyncReport()
+    assert sync_config_file() == SyncReport()
 
 
 def test_a_syntax_error_is_told_with_line_and_column_and_changes_nothing(write):
@@ -120,6 +122,17 @@ def test_a_file_in_another_encoding_is_named(home, settings):
         ({"active": "yes"}, "active"),
         ({"replicas": 0}, "replicas"),
         ({"policy": "sometimes"}, "policy"),
+        ({"cacheType": "q5"}, "cacheType"),
+        ({"cacheType": "q8_0", "flashAttention": "off"}, "cacheType"),
+        ({"speculative": "draft"}, "draftFile"),
+        ({"draftFile": "../x.gguf"}, "draftFile"),
+        ({"mmprojFile": "/x.gguf"}, "mmprojFile"),
+        ({"loraAdapters": {"file": "a"}}, "loraAdapters"),
+        ({"loraAdapters": [{"file": "a:b"}]}, "loraAdapters"),
+        ({"loraAdapters": [{"file": "../a"}]}, "loraAdapters"),
+        ({"loraAdapters": [{"file": "a", "scale": "1"}]}, "loraAdapters"),
+        ({"chatTemplate": "a\u0000"}, "chatTemplate"),
+        ({"promptCache": -1}, "promptCache"),
     ],
 )
 def test_a_bad_entry_is_named_and_the_good_ones_go_on(write, fields, word):
@@ -191,11 +204,11 @@ def test_without_a_file_one_is_written_for_the_files_found(home, read):
     first = read()["models"][0]
     assert (first["modelFile"], first["contextLength"]) == ("SmolLM2-135M-Instruct.Q4_1.gguf", 4096)
     assert list(first)[:3] == ["modelName", "modelFile", "modelPath"]
-    assert sync_config_file() == services.SyncReport()
+    assert sync_config_file() == SyncReport()
 
 
 def test_with_nothing_found_no_file_is_written(home, settings):
-    assert sync_config_file() == services.SyncReport()
+    assert sync_config_file() == SyncReport()
     assert not settings.MODEL_CONFIG_PATH.exists()
 
 
@@ -235,7 +248,7 @@ def test_models_are_made_and_deleted_in_file_and_database(write, read):
     assert [raw["modelName"] for raw in read()["models"]] == ["b"]
     with pytest.raises(ModelNotFound):
         services.delete_model("a")
-    assert sync_config_file() == services.SyncReport()
+    assert sync_config_file() == SyncReport()
 
 
 @pytest.mark.parametrize(
@@ -248,6 +261,13 @@ def test_models_are_made_and_deleted_in_file_and_database(write, read):
         {"name": "c"},
         {"pid": 3},
         {"slots": None},
+        {"cache_type": "q8_0", "flash_attention": "off"},
+        {"speculative": "draft"},
+        {"lora": [{"file": "../x.gguf"}]},
+        {"cores": "3-1"},
+        {"cores": "0-4096"},
+        {"cores": "0-1", "numa": "isolate"},
+        {"numa": "numactl"},
     ],
 )
 def test_bad_changes_are_refused_and_nothing_is_written(write, read, fields):

@@ -76,9 +76,10 @@ export class Answer {
     this.phase(text("waiting"));
   }
 
-  queued({ position, estimate_ms: estimate }) {
+  queued({ position, estimate_ms: estimate, loading }) {
     const values = { position: number(position), seconds: number(Math.ceil((estimate || 0) / 1000)) };
-    this.phase(text(estimate ? "queued_seconds" : "queued", values));
+    if (loading && position === 1) this.phase(text("loading_seconds", values));
+    else this.phase(text(estimate ? "queued_seconds" : "queued", values));
   }
 
   started({ model }) {

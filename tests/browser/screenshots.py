@@ -34,6 +34,8 @@ CONSOLE = {
     "top-up": "/admin/accounts/user/1/top_up/",
     "usage": "/admin/usage/?period=30days",
     "audit": "/admin/accounts/auditentry/",
+    "add-model": "/admin/models_app/modelconfig/add/",
+    "model-config": "/admin/models_app/modelconfig/config/",
 }
 ANSWER_TIME = 120_000  # milliseconds; a small machine with a larger model takes its time
 

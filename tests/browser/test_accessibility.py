@@ -15,8 +15,10 @@ from tests.running_service import wait_for
 pytestmark = pytest.mark.e2e
 
 
-def violations(page: Page) -> list[str]:
-    found: list[dict[str, Any]] = Axe().run(page).response["violations"]
+def violations(page: Page, *, only: str = "", but: str = "") -> list[str]:
+    """``only``, ``but``: the name of one of axe's rules."""
+    options: dict[str, Any] = {"runOnly": [only]} if only else {"rules": {but: {"enabled": False}}} if but else {}
+    found: list[dict[str, Any]] = Axe().run(page, options=options).response["violations"]
     return [f"{entry['id']}: {node['html'][:160]}" for entry in found for node in entry["nodes"]]
 
 

@@ -15,8 +15,15 @@ from accounts import groups, keys, quota
 from accounts.models import ApiKey, Group, UsageRecord, User
 from cluster.models import Node
 from models_app.models import ModelConfig, Replica
+from models_app.tests.conftest import a_small_machine as a_small_machine
 
 PASSWORD = "correct horse battery"
+MODEL_FORM = {
+    "name": "tiny", "file": "tiny.gguf", "description": "A small one", "active": "on", "replicas": "1", "slots": "2",
+    "context_length": "", "threads": "", "gpu_layers": "0", "policy": "always", "max_tokens": "100", "temperature": "0.5",
+    "top_p": "0.9", "repeat_penalty": "1.0", "cache_type": "f16", "prompt_cache": "256", "flash_attention": "auto",
+    "speculative": "off", "lora": "[]", "numa": "off",
+}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)

@@ -18,6 +18,7 @@ OPERATOR_PAGES = [
     "/admin/models_app/modelconfig/",
     "/admin/models_app/modelconfig/live/",
     "/admin/models_app/modelconfig/add/",
+    "/admin/models_app/modelconfig/config/",
     "/admin/models_app/replica/",
     "/admin/cluster/node/",
     "/admin/accounts/usagerecord/",

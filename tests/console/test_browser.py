@@ -15,6 +15,7 @@ from urllib.request import urlopen
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
+from models_app.tests.gguf_files import make_gguf
 from tests.browser.chromium import launch
 from tests.browser.test_accessibility import violations
 from tests.running_service import put_prepared_files
@@ -26,6 +27,10 @@ PAGES = [
     "/admin/models_app/modelconfig/",
     "/admin/models_app/modelconfig/1/change/",
     "/admin/models_app/modelconfig/add/",
+    "/admin/models_app/modelconfig/add/fits/?file=tiny.gguf",
+    "/admin/models_app/modelconfig/add/settings/?file=tiny.gguf",
+    "/admin/models_app/modelconfig/add/start/?model=1",
+    "/admin/models_app/modelconfig/config/",
     "/admin/models_app/replica/",
     "/admin/cluster/node/",
     "/admin/accounts/usagerecord/",
@@ -85,6 +90,10 @@ print("session=" + client.cookies["sessionid"].value)
 """
 
 
+def engine_log(home: Path) -> Path:
+    return home / "logs" / "engines" / "tiny-1.log"
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -103,9 +112,14 @@ def wait_until_it_answers(url: str, process: subprocess.Popen[bytes]) -> None:
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory) -> Iterator[tuple[str, str]]:
+def home(tmp_path_factory) -> Path:
+    folder: Path = tmp_path_factory.mktemp("home")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def service(home: Path) -> Iterator[tuple[str, str]]:
     """Address and session cookie of an administrator."""
-    home = tmp_path_factory.mktemp("home")
     (home / ".env").write_text(
         f"JWT_SECRET={'j' * 40}\nSECRET_KEY={'s' * 50}\nALLOWED_HOSTS=127.0.0.1,testserver\n", encoding="utf-8"
     )
@@ -117,6 +131,9 @@ def service(tmp_path_factory) -> Iterator[tuple[str, str]]:
         return subprocess.run(command, cwd=ROOT, env=environ, check=True, capture_output=True, text=True).stdout
 
     put_prepared_files(home)
+    make_gguf(home / "models" / "tiny.gguf")
+    engine_log(home).parent.mkdir(parents=True, exist_ok=True)
+    engine_log(home).write_text("".join(f"line {number}\n" for number in range(200)), encoding="utf-8")
     found = re.search(r"session=(\w+)", manage("shell", "--verbosity=0", "-c", SEED))
     assert found is not None
     port = free_port()
@@ -158,40 +175,43 @@ def loaded(page: Page, path: str) -> None:
 
 
 @pytest.mark.e2e
-@pytest.mark.parametrize("width", [1440, 390])
-def test_pages_work_under_the_content_policy_and_ask_nobody_else(page: Page, service, width: int):
+def test_pages_work_under_the_content_policy_and_ask_nobody_else(page: Page, service):
     problems: list[str] = []
     hosts: set[str] = set()
     page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.on("request", lambda request: hosts.add("/".join(request.url.split("/")[:3])))
-    page.set_viewport_size({"width": width, "height": 844})
     for path in PAGES:
+        page.set_viewport_size({"width": 1440, "height": 844})
         loaded(page, path)
+        for width in (1440, 390):
+            page.set_viewport_size({"width": width, "height": 844})
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, f"{path} is wider than the screen"
+            # An icon that the font lacks would show its name instead.
+            wide = "[...document.querySelectorAll('.material-symbols-outlined')].filter(e => e.offsetWidth > 80).length"
+            assert page.evaluate(wide) == 0, path
         assert problems == [], path
-        assert page.evaluate("document.documentElement.scrollWidth") <= width, f"{path} is wider than the screen"
-        # An icon that the font lacks would show its name instead.
-        wide = "[...document.querySelectorAll('.material-symbols-outlined')].filter(e => e.offsetWidth > 80).length"
-        assert page.evaluate(wide) == 0, path
     assert hosts == {service[0]}
 
 
 @pytest.mark.e2e
-@pytest.mark.parametrize("width", [1280, 390])
-def test_pages_have_no_violations(service, browser: Browser, width: int):
+@pytest.mark.timeout(600)
+def test_pages_have_no_violations(service, browser: Browser):
     address, session = service
-    context = browser.new_context(
-        base_url=address, viewport={"width": width, "height": 900}, color_scheme="light", locale="en", bypass_csp=True
-    )
+    context = browser.new_context(base_url=address, color_scheme="light", locale="en", bypass_csp=True)
     context.add_cookies([{"name": "sessionid", "value": session, "url": address}])
     page = context.new_page()
-    for path in PAGES:
+    for number, path in enumerate(PAGES):
+        page.set_viewport_size({"width": 1280, "height": 900})
         page.goto(path)
         page.add_style_tag(content="* { transition: none !important; }")  # no colour is between two
         assert violations(page) == [], path
-        if width > 390:  # colours are the same on a phone
-            page.evaluate("document.documentElement.classList.add('dark')")
-            assert violations(page) == [], f"{path}, dark"
+        if number % 3:  # pages share colours and the way they get narrow: of both, samples
+            continue
+        page.evaluate("document.documentElement.classList.add('dark')")
+        assert violations(page, only="color-contrast") == [], f"{path}, dark"
+        page.set_viewport_size({"width": 390, "height": 900})  # colours are the same on a phone
+        assert violations(page, but="color-contrast") == [], f"{path}, on a phone"
     context.close()
 
 
@@ -290,12 +310,56 @@ def test_the_model_list_follows_what_happens_elsewhere(page: Page, context: Brow
     expect(page.get_by_text("1 of 1")).to_be_visible()
     elsewhere = context.new_page()
     loaded(elsewhere, "/admin/models_app/modelconfig/1/change/")
-    elsewhere.get_by_role("link", name="Stop").click()
+    elsewhere.locator("a[href$='/stop/']").first.click()
     elsewhere.locator("#dialog button[type=submit]").click()
     expect(elsewhere.get_by_text("tiny: will be stopped.")).to_be_visible()
     elsewhere.close()
     page.bring_to_front()
     expect(page.get_by_text("1, being stopped")).to_be_visible(timeout=15000)
+
+
+@pytest.mark.e2e
+def test_the_log_is_followed_until_somebody_scrolls_up(page: Page, home: Path):
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.set_viewport_size({"width": 390, "height": 844})
+    loaded(page, "/admin/models_app/modelconfig/1/change/#log")
+    shown, said = page.locator("#log-lines"), page.locator("#log-said")
+    expect(said).to_contain_text("It is followed")
+    with engine_log(home).open("a", encoding="utf-8") as log:
+        print("a new line", file=log, flush=True)
+        expect(shown).to_contain_text("a new line")
+        assert shown.evaluate("e => e.scrollHeight - e.scrollTop - e.clientHeight < 24"), "its end is seen"
+        shown.evaluate("e => { e.scrollTop = 0; }")
+        expect(said).to_contain_text("Not followed while you read")
+        print("one more", file=log, flush=True)
+        page.get_by_role("button", name="Copy", exact=True).click()
+        expect(page.get_by_role("button", name="Copied")).to_be_visible()
+        copied = page.evaluate("navigator.clipboard.readText()")
+        assert "line 199" in copied
+        assert "a new line" in copied
+        page.get_by_role("button", name="Follow", exact=True).click()
+        expect(shown).to_contain_text("one more")
+        assert shown.inner_text().count("one more") == 1
+
+
+@pytest.mark.e2e
+def test_a_model_is_added_by_the_wizard(page: Page):
+    """Every step forth and back, by what the pages say alone."""
+    loaded(page, "/admin/")
+    page.get_by_role("link", name="Add a model").click()
+    page.get_by_role("link", name="Choose tiny.gguf").click()
+    page.get_by_label("2,048 tokens, one slot, f16").check()
+    page.get_by_role("button", name="Go on to the settings").click()
+    expect(page.get_by_label("Name")).to_have_value("tiny-2")
+    expect(page.get_by_label("Context length")).to_have_value("2048")
+    page.get_by_role("link", name="What fits").click()
+    expect(page.get_by_label("2,048 tokens, one slot, f16")).to_be_checked()
+    page.get_by_role("button", name="Go on to the settings").click()
+    page.reload()
+    page.get_by_label("Name").fill("second")
+    page.get_by_role("button", name="Add and start").click()
+    expect(page.get_by_role("heading", name="second")).to_be_visible()
+    expect(page.get_by_text("The supervisor has not taken it up yet.")).to_be_visible()
 
 
 @pytest.mark.e2e

@@ -58,7 +58,7 @@ def test_every_dialog_opens_as_a_page_of_its_own(as_administrator: Client, user:
         *(f"accounts/user/{user.pk}/{name}" for name in ("approve", "refuse", "block", "unblock")),
         *(f"accounts/wallet/{user.wallet.pk}/{name}" for name in ("top_up", "correct", "set_allowance")),
         *(f"accounts/apikey/{key.pk}/{name}" for name in ("rotate", "revoke", "change_rules")),
-        *(f"models_app/modelconfig/{model.pk}/{name}" for name in ("start", "stop", "restart")),
+        *(f"models_app/modelconfig/{model.pk}/{name}" for name in ("start", "stop", "restart", "go_back")),
         *(f"cluster/node/{machine.pk}/{name}" for name in ("drain", "resume")),
     ]
     for path in paths:

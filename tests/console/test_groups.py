@@ -33,6 +33,14 @@ def test_a_group_is_made_in_credits_and_names_of_models(as_administrator: Client
     assert (made.requests_per_minute, made.member_tokens_per_minute, made.concurrent_requests) == (600, 5000, 0)
 
 
+def test_aliases_may_be_chosen_too(as_administrator: Client):
+    make_model("tiny", aliases=["gpt-4o"])
+    group = make_group(allowed_models=["gpt-4o"])
+    page = as_administrator.get(f"{GROUPS}{group.pk}/change/").content.decode()
+    assert "gpt-4o (alias of tiny)" in page
+    assert "does not exist now" not in page
+
+
 def test_names_of_models_that_are_gone_are_kept(as_administrator: Client):
     make_model("tiny")
     group = make_group(allowed_models=["gone", "tiny"])

@@ -11,6 +11,8 @@ from django.utils import timezone
 
 from accounts import credits, invites, keys, prices, quota
 from accounts.models import Group, Invite, RedeemBatch, User
+from models_app.downloads import catalogue
+from models_app.tests.gguf_files import make_gguf
 from tests.console.conftest import (
     make_group,
     make_key,
@@ -21,18 +23,22 @@ from tests.console.conftest import (
     person,
 )
 from tests.console.test_access import ADMINISTRATOR_PAGES, OPERATOR_PAGES
-from tests.left_english import english
+from tests.left_english import WORD, english
 
 # Values of the test's own data.
 NAMES = (
     "smollm tiny gone first ada ben olga example com chat completions req models path open day staff notebook sk new"
     " inference"
 )
-DATA = frozenset([*NAMES.split(), getpass.getuser()])  # commands are told with who ran them
+OFFERED = " ".join(f"{entry.name} {entry.licence}" for entry in catalogue.entries())
+HUBS = "hugging face modelscope owner repository"
+DATA = frozenset(
+    [*NAMES.split(), *HUBS.split(), *WORD.findall(OFFERED.lower()), getpass.getuser()]
+)  # commands are told with who ran them
 
 
 @pytest.fixture
-def in_chinese(as_administrator: Client, administrator: User, user: User, machine) -> Client:
+def in_chinese(as_administrator: Client, administrator: User, user: User, machine, settings) -> Client:
     group = make_group("staff", service=True, allowance=5_000_000, requests_per_minute=6, allowed_models=["gone", "x"])
     User.objects.filter(pk=user.pk).update(group=group)
     person("new", is_active=False, waiting=True)
@@ -45,6 +51,7 @@ def in_chinese(as_administrator: Client, administrator: User, user: User, machin
     quota.top_up(user.wallet, 1_000_000, expires_at=timezone.now() + timedelta(days=3))
     make_replica(make_model("tiny"), "ready")
     make_replica(make_model("gone"), "failed", reason={"code": "file_missing", "params": {"path": "models/gone.gguf"}})
+    make_gguf(settings.MODELS_PATH / "tiny.gguf")
     for outcome in ("completed", "cancelled", "failed", "refused"):
         make_usage(2, user, outcome=outcome)
     make_settled_usage(3, user)
@@ -53,6 +60,12 @@ def in_chinese(as_administrator: Client, administrator: User, user: User, machin
 
 
 DETAILS = [
+    "/admin/models_app/modelconfig/add/fits/?file=tiny.gguf",
+    "/admin/models_app/modelconfig/add/fits/?entry=bge-m3",
+    "/admin/models_app/modelconfig/add/fits/?file=gone.gguf",
+    "/admin/models_app/modelconfig/add/settings/?file=tiny.gguf",
+    "/admin/models_app/modelconfig/add/settings/?entry=bge-m3",
+    "/admin/models_app/modelconfig/add/start/?model={model}",
     "/admin/models_app/modelconfig/{model}/change/",
     "/admin/models_app/modelconfig/{model}/delete/",
     "/admin/models_app/modelconfig/{model}/history/",
@@ -86,6 +99,9 @@ DETAILS = [
     "/admin/usage/?period=last_month",
 ]
 POSTS = {
+    "/admin/models_app/modelconfig/add/settings/?file=tiny.gguf": [{"name": ""}],
+    "/admin/models_app/modelconfig/config/": [{"sync": "yes"}, {"import": "yes"}, {"keep": "file:"}],
+    "/admin/models_app/modelconfig/next/": [{"step": ""}],
     "/admin/accounts/user/credits/": [
         {"text": "ben,5\n王,\n"},
         {"text": 'nobody,5\nben,x\nben,1\nben,2\n,3\nben,9999999999\na"b,"'},

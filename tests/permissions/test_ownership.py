@@ -123,7 +123,7 @@ FOR_ADMINISTRATORS: dict[str, Callable[[Ann], object]] = {
     "group_id": lambda ann: ann.user.group_id,
     "invite_id": lambda ann: ann.invite,
 }
-NOBODYS_OWN = {"name", "node_id"}
+NOBODYS_OWN = {"name", "node_id", "download_id", "upload_id"}
 CONSOLE = {"object_id", "pk", "id", "content_type_id", "app_label", "url"}  # nobody below operators: test_matrix.py
 
 

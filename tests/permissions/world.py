@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from dataclasses import dataclass
 
 from django.contrib import admin
@@ -13,6 +14,8 @@ from accounts import credits, groups, invites, keys, quota, services
 from accounts.models import AuditEntry, ModelPolicy, UsageRecord, User
 from chat.models import Conversation, Message
 from cluster.models import Node
+from models_app.downloads import staging, uploads
+from models_app.downloads.models import Download
 from models_app.models import ModelConfig, Replica
 
 CLUSTER_TOKEN = "a-token-for-machines-of-this-test"
@@ -45,6 +48,7 @@ class World:
     conversations: dict[str, Conversation]
     objects: dict[str, Model]  # by their labels
     tokens: dict[str, str]
+    download: Download
 
     def url(self, path: str, caller: str = "user") -> str:
         """The address of a route, about what belongs to ``caller`` where it belongs to somebody."""
@@ -70,6 +74,8 @@ class World:
             "node_id": "worker-1",
             "content_type_id": "1",
             "object_id": "1",
+            "download_id": self.download.pk,
+            "upload_id": new_upload() if name == "upload_id" else "",
         }
         return str(places[name])
 
@@ -89,7 +95,14 @@ def make_world() -> World:
         own_keys[name] = keys.create_key(user, keys.NewKey(name="own"))[0].pk
         conversations[name] = conversation_of(user)
         tokens[name] = services.console_token(user)
-    return World(people, own_keys, conversations, one_of_each(people["admin"], people["somebody else"]), tokens)
+    return World(people, own_keys, conversations, one_of_each(people["admin"], people["somebody else"]), tokens,
+                 Download.objects.create(repository="a/b", state="failed", tries=1))  # fmt: skip
+
+
+def new_upload() -> str:
+    """Each is there until somebody cancels it."""
+    shutil.rmtree(staging.upload_folder(), ignore_errors=True)
+    return uploads.begin("new.gguf", 4).id
 
 
 def conversation_of(user: User, text: str = "Hello") -> Conversation:

@@ -23,7 +23,8 @@ case "$*" in
   "-m pip install"*)
     echo install >>"$notes/installs"
     while [ -e "$notes/slow" ]; do sleep 0.05; done ;;
-  *) echo "handed over: ${{*: -1}} in $PWD" ;;
+  *) echo "$*" >"$notes/arguments"
+    echo "handed over: ${{*: -1}} in $PWD" ;;
 esac
 """
 
@@ -97,6 +98,13 @@ def test_options_are_commands(clone, option, command):
     assert clone.run(option)[:2] == (0, f"handed over: {command} in {clone.notes}\n")
 
 
+def test_options_of_the_build_are_handed_on(clone):
+    notes = clone.notes / "arguments"
+    clone.run()
+    assert clone.run("--build-llama", "--no-openblas", "--force")[:2] == (0, f"handed over: --force in {clone.notes}\n")
+    assert notes.read_text().split()[-3:] == ["buildllama", "--no-openblas", "--force"]
+
+
 @pytest.mark.parametrize("option", ["--status", "--stop"])
 def test_what_is_not_installed_does_not_run(clone, option):
     code, output, _errors = clone.run(option)
@@ -104,7 +112,7 @@ def test_what_is_not_installed_does_not_run(clone, option):
     assert "not installed" in output
 
 
-@pytest.mark.parametrize("option", ["--worker", "--build-llama"])
+@pytest.mark.parametrize("option", ["--worker"])
 def test_what_comes_later_says_so(clone, option):
     code, _output, errors = clone.run(option)
     assert (code, clone.installs()) == (2, 0)

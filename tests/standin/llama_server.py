@@ -25,6 +25,7 @@ Standard library only, so that it starts at once. One "token" is one word. Switc
     cached              tokens of each prompt that are in the cache already
     answer, reasoning   the text of the answer instead, and text before it
     log_lines           lines printed on stderr at start
+    drops_kept          closes kept connections as soon as another request comes by them
     ignore_key          takes requests without the key
     journal             file in which it notes what was read and delivered: see journal.py
 """
@@ -101,12 +102,16 @@ class Server:
         self.seen: list[dict] = []
         self.answered = 0
         self.errors_given = 0
+        self.steps = 0  # how often it has computed something
         self.journal = Journal()
 
     # -- connection ------------------------------------------------------------------------------------------------
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             for number in range(1, KEEP_ALIVE_REQUESTS + 1):
+                if number > 1 and self.switches["drops_kept"]:
+                    await reader.readexactly(1)
+                    raise Aborted
                 request = await asyncio.wait_for(read_request(reader), KEEP_ALIVE_SECONDS)
                 if request is None:
                     break
@@ -180,6 +185,7 @@ class Server:
 
     async def do_metrics(self, request: Request, answer: Answer) -> None:
         text = f"# TYPE llamacpp:requests_processing gauge\nllamacpp:requests_processing {self.busy}\n"
+        text += f"# TYPE llamacpp:n_decode_total counter\nllamacpp:n_decode_total {self.steps}\n"
         await answer.send(200, text.encode(), "text/plain; version=0.0.4")
 
     async def do_tokenize(self, request: Request, answer: Answer) -> None:
@@ -321,7 +327,7 @@ class Server:
     async def refused(self, answer: Answer) -> bool:
         mode = self.switches["generate"] or "ok"
         if mode == "hang":
-            await self.wait(answer, 1e9)
+            await self.wait(answer, 1e9, works=False)
         status = 500 if mode == "error" else self.switches["error_status"]
         times = self.switches["error_times"]
         if not status or (times is not None and self.errors_given >= times):
@@ -330,10 +336,11 @@ class Server:
         await answer.error(status, "told to answer with an error", "server_error")
         return True
 
-    async def wait(self, answer: Answer, seconds: float) -> None:
+    async def wait(self, answer: Answer, seconds: float, works: bool = True) -> None:
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
             await asyncio.sleep(min(left, 0.02))
+            self.steps += works
             answer.check()
 
     async def read_prompt(self, answer: Answer, style: Style, progress: int, pings: int) -> bool:

@@ -24,6 +24,12 @@ def is_administrator(request: HttpRequest) -> bool:
     return bool(request.user.is_authenticated and request.user.is_active and request.user.is_superuser)
 
 
+def is_among_models(request: HttpRequest) -> bool:
+    """Which of the menu's entries is the current page: “Add a model” lies below “Models” and has an entry of its own."""
+    below = request.path.removeprefix(reverse("admin:models_app_modelconfig_changelist"))
+    return below != request.path and not below.startswith("add/")
+
+
 class RolePermissions:
     """Operators may do everything on the page, or administrators only where ``administrators_only`` is set."""
 

@@ -26,7 +26,11 @@ NAVIGATION: list[dict[str, Any]] = [
     {
         "title": _("Service"),
         "items": [
-            _item(_("Models"), "deployed_code", "admin:models_app_modelconfig_changelist"),
+            {
+                **_item(_("Models"), "deployed_code", "admin:models_app_modelconfig_changelist"),
+                "active": "llmplatform.lib.console.admin.is_among_models",
+            },
+            _item(_("Add a model"), "add_circle", "admin:models_app_modelconfig_add"),
             _item(_("Replicas"), "memory", "admin:models_app_replica_changelist"),
             _item(_("Machines"), "dns", "admin:cluster_node_changelist"),
         ],

@@ -52,7 +52,7 @@ def own_path(model_admin: Any, route: str, view: Callable[..., HttpResponseBase]
 # -- forms -----------------------------------------------------------------------------------------------------------
 
 
-def add_errors(form: forms.Form, error: ValidationError, names: Mapping[str, str] | None = None) -> None:
+def add_errors(form: forms.BaseForm, error: ValidationError, names: Mapping[str, str] | None = None) -> None:
     """What a service found wrong, beside the fields it is about. ``names``: the form's name for a service's."""
     if not hasattr(error, "error_dict"):
         form.add_error(None, error)

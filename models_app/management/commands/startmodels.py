@@ -19,7 +19,7 @@ from django.utils.translation import gettext_lazy
 from llmplatform.lib import audit, parent_watch
 from llmplatform.lib.early_messages import terminal_language
 from llmplatform.lib.errors import ApiError
-from models_app import services, supervisor_lock, waiting
+from models_app import config_sync, services, supervisor_lock, waiting
 from models_app.states import State
 from models_app.supervisor import Supervisor
 
@@ -55,7 +55,7 @@ class Command(BaseCommand):
             raise CommandError(error.message) from error
 
     def _sync(self) -> None:
-        problems = services.sync_config_file().problems
+        problems = config_sync.sync_config_file().problems
         if os.environ.get(parent_watch.VARIABLE):  # serve has shown them
             return
         for line, reason in problems:

@@ -11,7 +11,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from llmplatform.lib.early_messages import terminal_language
-from models_app import services
+from models_app import config_sync
 
 
 class Command(BaseCommand):
@@ -25,11 +25,16 @@ class Command(BaseCommand):
             self._sync()
 
     def _sync(self) -> None:
-        report = services.sync_config_file()
+        report = config_sync.sync_config_file()
         for text, names in (
             (_("added: %(names)s"), report.added),
             (_("changed: %(names)s"), report.changed),
             (_("no longer in the file, so stopped: %(names)s"), report.removed),
+            (_("written into the file: %(names)s"), report.written_back),
+            (
+                _("changed in the file and here, so left as they are until you decide in the console: %(names)s"),
+                report.conflicts,
+            ),
         ):
             if names:
                 self.stdout.write(text % {"names": ", ".join(names)})
@@ -37,5 +42,5 @@ class Command(BaseCommand):
             self.stderr.write(_("model_config.json, line %(line)d: %(reason)s") % {"line": line, "reason": reason})
         if report.problems:
             sys.exit(1)
-        if not (report.added or report.changed or report.removed):
+        if not any((report.added, report.changed, report.removed, report.written_back, report.conflicts)):
             self.stdout.write(_("Nothing has changed."))

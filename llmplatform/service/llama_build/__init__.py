@@ -1,0 +1,1 @@
+"""``--build-llama``: a llama-server compiled for this very processor, tried and measured before it is used."""

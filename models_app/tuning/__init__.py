@@ -1,0 +1,1 @@
+"""Which settings are best for a model on this machine, found by measuring."""
