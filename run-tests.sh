@@ -57,6 +57,6 @@ fi
 # All of them in half as many processes again as there are cores, for they often wait, each file in one of them; what somebody
 # picks, in one.
 together=
-[ $# -gt 0 ] || together="-n $(python -c 'import os; cores = os.cpu_count() or 1; print(cores + cores // 2)') --dist loadfile --no-loadscope-reorder --durations=40 --durations-min=5"
+[ $# -gt 0 ] || together="-n $(python -c 'import os; cores = os.cpu_count() or 1; print(cores + cores // 2)') --dist loadfile --no-loadscope-reorder --max-worker-restart=0 --durations=40 --durations-min=5"
 # shellcheck disable=SC2086  # lists of words
 step python -m pytest $no_skips $together "$@"
