@@ -111,6 +111,7 @@ class UsageFigures:
     duration_ms: int = 0
     tokens_per_second: float | None = None
     created_at: datetime = field(default_factory=timezone.now)
+    resumed: int = 0  # how often another replica went on with the answer
 
 
 USAGE_FIELDS = tuple(column.name for column in fields(UsageFigures))
@@ -231,7 +232,7 @@ def note_of(settlement: Settlement, *, is_final: bool) -> list[Any]:
 
 def _settlement_noted(note: journal.Note) -> Settlement:
     is_final, request_id, wallet_id, key_id, price, values = note.content
-    usage = dict(zip(USAGE_FIELDS, values, strict=True))
+    usage = dict(zip(USAGE_FIELDS, values, strict=False))  # new fields come last: older notes have fewer
     usage["created_at"] = datetime.fromisoformat(usage["created_at"])
     if not is_final:
         usage["completion_tokens"] = note.delivered
@@ -483,5 +484,6 @@ def _usage_record(settlement: Settlement, user: User, cost: int) -> Plain:
         first_token_ms=None if usage.first_token_ms is None else counted(usage.first_token_ms),
         duration_ms=counted(usage.duration_ms),
         tokens_per_second=usage.tokens_per_second,
+        resumed=usage.resumed,
         created_at=usage.created_at,
     )

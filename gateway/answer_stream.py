@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import aiohttp
 
 from accounts.models import UsageRecord
-from gateway import ending, errors, upstream
+from gateway import counting, ending, errors, resumption, upstream
 from gateway.errors import GatewayError
+from gateway.resumption import Delivered, Joint
 from gateway.upstream import ReplicaFailed
 from gateway.usage import EVENT_END, PROGRESS, StreamMeter
 
@@ -30,13 +31,18 @@ def _is_content(event: bytes) -> bool:
 
 
 class AnswerStream:
-    """The bytes as they come. Ends with an error event in the client's protocol if the replica dies.
+    """The bytes as they come.
 
     While nothing but progress events ("so much of the prompt was read") and pings has come, another replica may take over:
     the client then hears of progress from the beginning again, and the answer follows as if nothing had happened.
+    Later another one goes on where the answer was broken off, if such an answer can be gone on with (``resumption``): of those
+    only whole events are passed on. Else, or when that fails too, it ends with an error event in the client's protocol.
     """
 
-    __slots__ = ("_content", "_done", "_exchange", "_first", "_meter", "_reading_prompt", "_response")
+    __slots__ = (
+        "_content", "_delivered", "_done", "_exchange", "_first", "_half", "_joint", "_lost", "_meter", "_reading_prompt",
+        "_response",
+    )  # fmt: skip
 
     def __init__(self, exchange: Exchange, response: aiohttp.ClientResponse, first: bytes) -> None:
         self._exchange = exchange
@@ -44,6 +50,11 @@ class AnswerStream:
         self._meter = StreamMeter(endpoint.piece, endpoint.bare, plan.answers, plan.prompts, endpoint.finish)
         self._done = False
         self._reading_prompt = True
+        may_go_on = resumption.is_possible(endpoint, exchange.request.body, plan)
+        self._delivered = Delivered() if may_go_on else None
+        self._joint: Joint | None = None
+        self._half = b""  # of an event
+        self._lost: ReplicaFailed | None = None  # what the engine said of its failure
         self._take_over(response, first)
 
     def _take_over(self, response: aiohttp.ClientResponse, first: bytes) -> None:
@@ -72,28 +83,123 @@ class AnswerStream:
     async def _next(self) -> bytes:
         if self._reading_prompt and (event := await self._before_content()):
             return event
-        if self._first:
-            chunk, self._first = self._first, b""
-            return self._passed_on(chunk)
-        if self._done:
-            raise StopAsyncIteration
-        try:
-            chunk = await self._content.readany()
-        except UNREADABLE as error:
-            if not self._meter.ended:
-                return self._broken(error)
-            chunk = b""
-        if chunk:
-            return self._passed_on(chunk)
-        if not (self._meter.ended or self._meter.told_error):
-            return self._broken(EOFError("the answer has no end"))
-        self._end(Outcome.COMPLETED if self._meter.ended else Outcome.FAILED)
+        while not self._done:
+            try:
+                chunk = await self._read()
+            except (*UNREADABLE, ReplicaFailed) as error:
+                told = await self._at_end(error)
+            else:
+                told = self._passed_on(chunk) if chunk else await self._at_end(EOFError("the answer has no end"))
+            if told:
+                return told
         raise StopAsyncIteration
 
+    async def _read(self) -> bytes:
+        """Nothing at the end."""
+        if self._lost is not None:
+            raise self._lost
+        if self._first:
+            chunk, self._first = self._first, b""
+            return chunk
+        return await self._content.readany()
+
     def _passed_on(self, chunk: bytes) -> bytes:
-        self._meter.feed(chunk)
-        self._exchange.delivers(self._meter.delivered)
+        if self._delivered is not None:
+            chunk = self._whole_events(chunk)
+            if self._delivered is not None:
+                self._delivered.add(chunk)
+        if chunk:
+            self._meter.feed(chunk)
+            self._exchange.delivers(self._meter.delivered)
         return chunk
+
+    def _whole_events(self, chunk: bytes) -> bytes:
+        """Up to the one in which the engine says that it failed, if so."""
+        if self._joint is not None:
+            events = self._joint.fit(chunk)
+        elif not self._half and chunk.endswith(EVENT_END):
+            events = chunk
+        else:
+            events, end, self._half = (self._half + chunk).rpartition(EVENT_END)
+            events += end
+        if upstream.TOLD_ERROR in events:
+            return self._until_error(events)
+        if len(self._half) > resumption.LONGEST_EVENT:
+            events, self._half, self._delivered = events + self._half, b"", None
+        return events
+
+    def _until_error(self, events: bytes) -> bytes:
+        before = b""
+        for event in events.split(EVENT_END):
+            error = upstream.error_told(event)
+            if isinstance(error, ReplicaFailed):
+                self._lost = error
+                break
+            before += event + EVENT_END if event else b""
+        return before
+
+    async def _at_end(self, error: Exception) -> bytes:
+        """Nothing more comes from this replica: what is passed on instead, if anything."""
+        if self._meter.ended:
+            rest = await self._missing_end("")
+            self._end(Outcome.COMPLETED)
+            return rest
+        if self._meter.told_error:
+            self._end(Outcome.FAILED)
+            return b""
+        exchange = self._exchange
+        if self._delivered is not None and self._meter.delivered >= exchange.most_tokens:
+            rest = await self._missing_end("length")
+            self._meter.feed(rest)
+            self._end(Outcome.COMPLETED)
+            return rest
+        logger.warning("%s broke off request %s: %r", exchange.replica_label, exchange.request.request_id, error)
+        if await self._goes_on():
+            return b""
+        self._end(Outcome.FAILED)
+        # An empty line first: the replica may have died in the middle of an event.
+        return EVENT_END + errors.as_event(errors.upstream_error(), exchange.endpoint.protocol)
+
+    async def _missing_end(self, reason: str) -> bytes:
+        """The last events, where the replica was lost before them but after the answer."""
+        if self._delivered is None or self._meter.closed:
+            return b""
+        usage = None
+        if self._meter.figures() is None and self._usage_asked:
+            usage = await counting.prompt_tokens(self._exchange), self._meter.delivered
+        self._delivered.read()
+        return resumption.ending(self._delivered.common, self._exchange.pool.view.name, reason, usage)
+
+    @property
+    def _usage_asked(self) -> bool:
+        options = self._exchange.request.body.get("stream_options")
+        return isinstance(options, dict) and options.get("include_usage") is True
+
+    async def _goes_on(self) -> bool:
+        """Whether another replica does, or the same one when it is back."""
+        exchange, delivered = self._exchange, self._delivered
+        if delivered is None or exchange.resumed >= resumption.MOST or ending.has_begun():
+            return False
+        delivered.read()
+        if delivered.calls_tools:
+            return False
+        self._response.close()
+        before = self._meter.delivered
+        try:
+            response, first = await exchange.resume(delivered, before)
+        except GatewayError as refusal:
+            logger.warning("nobody goes on with request %s: %s", exchange.request.request_id, refusal)
+            return False
+        prompt = await counting.prompt_tokens(exchange)
+        self._joint = Joint(delivered, prompt, before, usage_asked=self._usage_asked)
+        self._response, self._content, self._first, self._half, self._lost = (
+            response,
+            response.content,
+            first,
+            b"",
+            None,
+        )
+        return True
 
     async def _before_content(self) -> bytes:
         """Whole progress events and pings, so that another replica's answer can follow; nothing once the content is there."""
@@ -148,13 +254,6 @@ class AnswerStream:
             self._exchange.lease.release()
         self._exchange.settle_failure(error)
         return errors.as_event(error, self._exchange.endpoint.protocol)
-
-    def _broken(self, error: Exception) -> bytes:
-        exchange = self._exchange
-        logger.warning("%s broke off request %s: %r", exchange.replica_label, exchange.request.request_id, error)
-        self._end(Outcome.FAILED)
-        # An empty line first: the replica may have died in the middle of an event.
-        return EVENT_END + errors.as_event(errors.upstream_error(), exchange.endpoint.protocol)
 
     def _cut_short(self) -> bytes:
         """This process ends, and with it the answer: the client hears so before the connection closes."""

@@ -56,7 +56,7 @@ def note_prompt(exchange: Exchange) -> None:
     """Find out how long the prompt of an answer under way is, and put it into the answer's note in the journal."""
 
     async def ask() -> None:
-        exchange.note(prompt=await _prompt_tokens(exchange))
+        exchange.note(prompt=await prompt_tokens(exchange))
 
     task = asyncio.get_running_loop().create_task(ask())
     _noting.add(task)
@@ -95,12 +95,12 @@ def _estimated_prompt(exchange: Exchange) -> int:
 
 # -- what is counted -------------------------------------------------------------------------------------------------
 async def of_prompt(exchange: Exchange, delivered: int) -> TokenCount:
-    return TokenCount(prompt=await _prompt_tokens(exchange), completion=delivered)
+    return TokenCount(prompt=await prompt_tokens(exchange), completion=delivered)
 
 
 async def of_prompt_read(exchange: Exchange, seconds: float) -> TokenCount:
     """As much of the prompt as the replica can have read in ``seconds``."""
-    prompt = await _prompt_tokens(exchange)
+    prompt = await prompt_tokens(exchange)
     speed = exchange.pool.prompt_per_second
     return TokenCount(prompt=prompt if speed is None else min(prompt, round(speed * seconds)))
 
@@ -122,7 +122,7 @@ async def of_answers(exchange: Exchange, body: bytes, reported: TokenCount) -> T
             completion += reported.completion
         else:
             completion += await _tokens_of(exchange, _text_of(choice)) + 1  # with the one that ended it
-    prompt = await _prompt_tokens(exchange) if exchange.plan.prompts > 1 else 0
+    prompt = await prompt_tokens(exchange) if exchange.plan.prompts > 1 else 0
     return TokenCount(prompt=max(prompt, reported.prompt), cached=reported.cached, completion=completion)
 
 
@@ -151,7 +151,8 @@ async def _tokens_of_part(exchange: Exchange, part: Any) -> int:
     return len(part) if isinstance(part, list) else 1
 
 
-async def _prompt_tokens(exchange: Exchange) -> int:
+async def prompt_tokens(exchange: Exchange) -> int:
+    """Of the request as it came, whatever was sent since."""
     prompt = exchange.request.body.get("prompt")
     if exchange.endpoint.name == "completions":
         parts = prompt if isinstance(prompt, list) else [prompt]

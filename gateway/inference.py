@@ -2,13 +2,13 @@
 
 The order is: may it be paid, wait for a slot, forward, and settle however it ended. What it costs by how it ended:
 
-    the model's own figures               it came to its end
+    the model's own figures               it came to its end, by whichever replicas
     prompt + tokens delivered             the client left, or the replica died, in the middle
     as much of the prompt as was read     the client left before the first content
     nothing                               it failed before the first token, or never got a slot
 
 The first content is the first byte of the answer, or what follows the events that tell how much of the prompt was read.
-Until then another replica may take over.
+Until then another replica may take over; after it one may go on with the answer: see ``resumption``.
 """
 
 from __future__ import annotations
@@ -33,10 +33,12 @@ from gateway import bodies, counting, ending, errors, metrics, resolving, stats,
 from gateway.answer_stream import AnswerStream
 from gateway.billing import billing
 from gateway.bodies import Plan
+from gateway.continuing import Continuation
 from gateway.endpoints import ENDPOINTS, Endpoint
 from gateway.errors import GatewayError
 from gateway.models_directory import directory
 from gateway.places import Place
+from gateway.resumption import Delivered
 from gateway.slots import Lease, ModelPool, OnQueue
 from gateway.upstream import ReplicaFailed
 from gateway.usage import StreamMeter, TokenCount, read_figures
@@ -156,9 +158,9 @@ class Exchange:
     """A paid request under way."""
 
     __slots__ = (
-        "_arrived_at", "_delivered", "_failed", "_first_content", "_limit", "_note", "_noting", "_queued_until", "_raw",
-        "_sent", "_settled", "_uncut", "_wanted", "endpoint", "lease", "place", "plan", "pool", "price", "prompt_bound",
-        "replica_label", "request",
+        "_arrived_at", "_continuation", "_delivered", "_failed", "_first_content", "_limit", "_note", "_noting",
+        "_patient_until", "_queued_until", "_raw", "_sent", "_settled", "_uncut", "_wanted", "endpoint", "lease",
+        "place", "plan", "pool", "price", "prompt_bound", "replica_label", "request", "resumed",
     )  # fmt: skip
 
     def __init__(
@@ -183,6 +185,9 @@ class Exchange:
         self._noting: asyncio.TimerHandle | None = None
         self._settled = False
         self._raw = b""
+        self._continuation: Continuation | None = None
+        self._patient_until = 0.0  # replicas that cannot be reached are tried again
+        self.resumed = 0  # how often another replica went on with the answer
         # Tokens of a single answer: paid for; the same if money were no matter; without regard to the model's own limit either.
         self._limit = self._uncut = self._wanted = 0
         self.prompt_bound = plan.most_read(_longest_context(pool))  # as held
@@ -228,13 +233,23 @@ class Exchange:
             raise errors.insufficient_quota()
         self._raw = bodies.with_limit(self.endpoint, self.request.body, self.request.raw, self.plan, self._limit)
 
+    @property
+    def most_tokens(self) -> int:
+        """That a single answer may have."""
+        asked = self.plan.asked_tokens
+        return self._limit if asked is None else min(asked, self._limit)
+
     async def open(self) -> tuple[aiohttp.ClientResponse, bytes]:
         """The next replica's answer: its head and first bytes, or the whole where it is no stream. Keeps the slot then."""
         while True:
             self._sent = None
-            lease = await self.pool.take(self.request.caller.user_id, self._failed, self.request.on_queue)
+            lease = await self.pool.take(
+                self.request.caller.user_id, self._failed, self.request.on_queue, returned=self.resumed > 0
+            )
             self.lease, self.replica_label = lease, lease.replica.label
-            self._sent = self._queued_until = monotonic()
+            self._sent = monotonic()
+            if self._first_content is None:
+                self._queued_until = self._sent
             try:
                 return await self._ask(lease)
             except ReplicaFailed as error:
@@ -248,15 +263,35 @@ class Exchange:
         lease = self.lease
         assert lease is not None  # noqa: S101 - it was asked
         logger.warning("%s failed request %s: %s", self.replica_label, self.request.request_id, error)
-        self._failed |= {lease.replica.view.id}
         self.pool.failed(lease.replica, unreachable=error.unreachable)
         lease.release()
+        if error.unreachable and monotonic() < self._patient_until:
+            return
+        self._failed |= {lease.replica.view.id}
         if len(self._failed) >= ATTEMPTS:
             raise errors.upstream_error()
         metrics.RETRIES.labels(self.pool.view.name).inc()
 
+    async def resume(self, delivered: Delivered, tokens: int) -> tuple[aiohttp.ClientResponse, bytes]:
+        """After its replica was lost when it had answered so much, of so many tokens: what another one goes on with, or the same
+        one when it is back. Raises GatewayError."""
+        lease = self.lease
+        assert lease is not None  # noqa: S101 - it was asked
+        self.pool.failed(lease.replica, unreachable=True)
+        lease.release()
+        self.resumed += 1
+        # Whoever has half an answer waits until somebody is there again.
+        self._failed, self._patient_until = frozenset(), monotonic() + self.pool.coming_wait
+        metrics.RESUMED.labels(self.pool.view.name).inc()
+        left, pictures = self.most_tokens - tokens, self.plan.pictures.count > 0
+        self._continuation = Continuation(self.endpoint, self.request.body, delivered, left, pictures)
+        return await self.open()
+
     async def _ask(self, lease: Lease) -> tuple[aiohttp.ClientResponse, bytes]:
-        response = await upstream.open_answer(lease.replica.view, self.endpoint.upstream_path, self._raw)
+        replica, path, raw = lease.replica.view, self.endpoint.upstream_path, self._raw
+        if self._continuation is not None:
+            path, raw = await self._continuation.request(replica)
+        response = await upstream.open_answer(replica, path, raw)
         try:
             first = await (response.content.readany() if self.streams else response.read())
             if self.streams and not first:
@@ -336,7 +371,7 @@ class Exchange:
 
     @property
     def raw(self) -> bytes:
-        """What was sent to the replica."""
+        """What was sent to the first replica."""
         return self._raw
 
     def settle(self, outcome: str, status: int, count: TokenCount) -> None:
@@ -371,6 +406,7 @@ class Exchange:
             duration_ms=round(1000 * (now - arrived)),
             tokens_per_second=count.tokens_per_second or self._speed(count, now),
             created_at=self._arrived_at,
+            resumed=self.resumed,
         )
         return Settlement(self.request.request_id, caller.wallet_id, figures, caller.key_id, self.price)
 

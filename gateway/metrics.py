@@ -18,6 +18,9 @@ PROMPT_TOKENS = Counter("llm_prompt_tokens", "Tokens of prompts", ["model"])
 CACHED_TOKENS = Counter("llm_cached_prompt_tokens", "Tokens of prompts that a replica remembered", ["model"])
 COMPLETION_TOKENS = Counter("llm_completion_tokens", "Tokens of answers", ["model"])
 RETRIES = Counter("llm_retries", "Requests sent to another replica before the first byte", ["model"])
+RESUMED = Counter(
+    "llm_resumed", "Answers that another replica went on with, or the same one when it was back", ["model"]
+)
 
 
 def observe(usage: UsageFigures) -> None:

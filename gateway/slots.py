@@ -88,7 +88,7 @@ class ModelPool:
         self._used_at: float | None = None
         self.replicas: dict[int, ReplicaSlots] = {}
         self._queue: FairQueue[_Waiter] = FairQueue(queue_limit)
-        self._coming_wait = coming_wait
+        self.coming_wait = coming_wait
         self._queue_wait = queue_wait
         self._cursor = 0
         self._mean = FIRST_MEAN
@@ -119,7 +119,7 @@ class ModelPool:
     @property
     def _longest_coming(self) -> float:
         """Seconds somebody waits while there is no replica."""
-        return self._queue_wait if self.view.on_demand else self._coming_wait
+        return self._queue_wait if self.view.on_demand else self.coming_wait
 
     def demand(self) -> Report | None:
         """How much it is asked for; None when it never was."""
@@ -221,8 +221,16 @@ class ModelPool:
         waiting = estimated_wait(len(self._queue) + 1, self.slots, self._mean)
         return max(1, min(round(waiting), 60)) if self.slots else 10
 
-    async def take(self, user: int, excluded: frozenset[int] = frozenset(), on_queue: OnQueue | None = None) -> Lease:
-        """A slot, waited for in turn. Raises GatewayError when there will be none."""
+    async def take(
+        self,
+        user: int,
+        excluded: frozenset[int] = frozenset(),
+        on_queue: OnQueue | None = None,
+        *,
+        returned: bool = False,
+    ) -> Lease:
+        """A slot, waited for in turn; before everybody by what was ``returned``: it had one and lost it. Raises GatewayError when
+        there will be none."""
         if (lease := self.try_take(excluded)) is not None:
             return lease
         self._used_at = monotonic()
@@ -231,7 +239,7 @@ class ModelPool:
         self._refuse_if_none_left(excluded)
         waiter = _Waiter(user, excluded)
         try:
-            if excluded:
+            if excluded or returned:
                 self._queue.push_returned(waiter)
             else:
                 self._queue.push(user, waiter)

@@ -161,6 +161,11 @@ class StreamMeter:
         )
 
     @property
+    def closed(self) -> bool:
+        """Whether nothing can follow any more."""
+        return b"\ndata: [DONE]" in self._tail
+
+    @property
     def told_error(self) -> bool:
         """Whether the engine said itself, as an event, that it failed."""
         return b'"error":{' in self._tail or b"\nevent: error" in self._tail

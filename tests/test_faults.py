@@ -203,7 +203,8 @@ def test_killed_under_load(service, token, whom) -> None:
         socket.ask("And then?", conversation=asked["conversation"], params={"max_tokens": 2})
         assert socket.hear_until("done", "error")["type"] == "done"
     wait_for(lambda: len(service.engines()) == 1, "one engine only")
-    assert len(service.processes()) == len(service.pids()) + 1, [process.cmdline() for process in service.processes()]
+    # A child that looks at a model's file may run for a moment.
+    wait_for(lambda: len(service.processes()) == len(service.pids()) + 1, "no other process")
     after = wait_for(lambda: found if (found := books(service))["holds"] == 0 else None, "holds given back")
     assert after["problems"] == []
     assert after["users"] == before["users"]

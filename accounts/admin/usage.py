@@ -26,6 +26,7 @@ class UsageRecordAdmin(LongTableAdmin):
     fields = (
         "request_id", "full_time", "who", "key", "group", "outcome_badge", "status", "model_name", "replica", "endpoint",
         "source", "prompt_tokens", "cached_tokens", "completion_tokens", "cost_credits", "waited", "first", "took", "speed",
+        "resumed",
     )  # fmt: skip
     search_fields = ("request_id",)  # see get_search_results
     search_help_text = gettext_lazy("Request id or user name")

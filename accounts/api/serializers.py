@@ -187,6 +187,7 @@ class UsageRow(serializers.Serializer[Any]):
     first_token_ms = serializers.IntegerField(allow_null=True)
     duration_ms = serializers.IntegerField()
     tokens_per_second = serializers.FloatField(allow_null=True)
+    resumed = serializers.IntegerField(help_text="how often another replica went on with the answer")
 
 
 class LedgerRow(serializers.Serializer[Any]):

@@ -52,6 +52,9 @@ class UsageRecord(models.Model):
     first_token_ms = models.PositiveIntegerField(_("time to first token (ms)"), null=True)
     duration_ms = models.PositiveIntegerField(_("duration (ms)"), default=0)
     tokens_per_second = models.FloatField(_("tokens per second"), null=True)
+    resumed = models.PositiveSmallIntegerField(
+        _("resumed"), default=0, db_default=0, help_text=_("how often another replica went on with the answer")
+    )
     created_at = models.DateTimeField(_("time"))
 
     class Meta:

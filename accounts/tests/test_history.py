@@ -64,6 +64,7 @@ class TestUsage:
             "first_token_ms": None,
             "duration_ms": 0,
             "tokens_per_second": None,
+            "resumed": 0,
         }
 
     def test_users_see_their_own_and_operators_all(self, as_user, user: User, operator: User) -> None:

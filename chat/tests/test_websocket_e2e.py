@@ -215,6 +215,19 @@ def test_an_engine_that_dies_in_the_middle(service_with):
         assert socket.hear_until("done", "error")["type"] == "done"
 
 
+def test_an_engine_that_is_killed_once_costs_a_pause_only(service_with):
+    service = service_with()
+    with socket_of(service) as socket:
+        socket.ask()
+        while len(socket.text()) < 100:
+            socket.hear()
+        [engine] = service.engines()
+        engine.kill()
+        done = socket.hear_until("done", "error")
+        assert done["type"] == "done", done
+        assert socket.text() == ANSWER
+
+
 def test_a_killed_web_server_leaves_an_interrupted_message(service_with):
     service = service_with(token_seconds=0.2)
     with socket_of(service) as socket:

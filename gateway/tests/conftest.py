@@ -228,6 +228,7 @@ QUIET = {
     "error_status": None,
     "error_times": None,
     "cut_after": None,
+    "half_after": None,
     "error_after": None,
     "silent_after": None,
     "progress": None,
@@ -242,6 +243,8 @@ QUIET = {
     "journal": None,
     "answer": None,
     "drops_kept": None,
+    "refuses_to_go_on": None,
+    "odd_template": None,
 }
 
 

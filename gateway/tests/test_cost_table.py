@@ -184,7 +184,7 @@ def test_failed_before_the_first_token(ask: Asker) -> None:
     assert_free(asked)
     ask.tell("alpha", error_status=None, error_after=0)  # after the event that names the role
     asked = ask.post(**ask.body(stream=True))
-    assert "told to fail" in asked.answer.text
+    assert '"upstream_error"' in asked.answer.text
     assert asked.outcome == "failed"
     assert_free(asked)
 
@@ -333,10 +333,22 @@ def test_left_in_mid_stream(ask: Asker) -> None:
 @row("the server's fault after it")
 def test_cut_in_mid_stream(ask: Asker, answers: int) -> None:
     ask.tell("alpha", cut_after=4)
-    asked = ask.post(**ask.body(stream=True, n=answers))
+    asked = ask.post(**ask.body(stream=True, n=answers, logprobs=True))
     assert '"upstream_error"' in asked.answer.text
     assert asked.really[1] == 4
     assert_true_price(asked)
+
+
+@pytest.mark.parametrize("usage", [True, False])
+@row("a replica was lost after it, and another one went on with the answer")
+def test_gone_on_with(ask: Asker, usage: bool) -> None:
+    """What another one reads again is our affair, and so is what was lost on the way when the connection broke."""
+    ask.tell("alpha", cut_after=5, chunks=8)
+    asked = ask.post(**ask.body(stream=True, stream_options={"include_usage": usage}))
+    assert asked.outcome == "completed"
+    assert sum(attempt.answer for attempt in asked.attempts) >= 8
+    assert asked.tokens == (asked.attempts[0].prompt, 8)
+    assert asked.cost == sum(asked.tokens) * PRICE
 
 
 SWEEP = "import django; django.setup(); from accounts.quota import release_dead_holds; release_dead_holds()"
@@ -394,7 +406,7 @@ def test_killed_before_the_settlement(ask: Asker) -> None:
 @row("the engine says in mid-stream that it failed: its error's text is no answer")
 def test_error_in_mid_stream(ask: Asker) -> None:
     ask.tell("alpha", error_after=4)
-    asked = ask.post(**ask.body(stream=True))
+    asked = ask.post(**ask.body(stream=True, logprobs=True))
     assert "told to fail" in asked.answer.text
     assert asked.really[1] == 4
     assert_true_price(asked)

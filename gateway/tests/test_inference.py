@@ -281,9 +281,10 @@ def test_no_other_replica_is_an_upstream_error_and_costs_nothing(service: Servic
 
 
 def test_a_replica_that_dies_in_mid_stream_ends_it_with_an_error_event(service: Service) -> None:
+    """If the answer cannot be gone on with elsewhere, as one with probabilities."""
     service.standins["alpha"].tell(cut_after=3, token_seconds=0.02)
     with client_of(service).chat.completions.with_streaming_response.create(
-        model="alpha", messages=MESSAGES, stream=True
+        model="alpha", messages=MESSAGES, stream=True, logprobs=True
     ) as raw:
         texts = []
         with pytest.raises(openai.APIError) as caught:
@@ -353,7 +354,7 @@ def test_pings_are_not_the_first_byte(service: Service) -> None:
 def test_progress_is_neither_the_first_token_nor_charged(service: Service) -> None:
     standin = service.standins["alpha"]
     standin.tell(progress=5, first_token_seconds=0.5, cut_after=3, token_seconds=0.01)
-    answer = ask(service, stream=True, return_progress=True)
+    answer = ask(service, stream=True, return_progress=True, logprobs=True)
     record = service.usage(answer.headers["x-request-id"])
     assert (record["outcome"], record["completion_tokens"]) == ("failed", 3)
     assert record["first_token_ms"] >= 450
@@ -376,7 +377,7 @@ def test_an_error_in_a_stream_speaks_the_callers_language(service: Service) -> N
     told = []
     for language in ("zh-CN", "en"):
         with service.http() as http:
-            body = {"model": "alpha", "messages": MESSAGES, "stream": True}
+            body = {"model": "alpha", "messages": MESSAGES, "stream": True, "logprobs": True}
             text = http.post("/v1/chat/completions", json=body, headers={"Accept-Language": language}).text
         told.append(json.loads(text.strip().rpartition("data: ")[2])["error"])
     assert [error["code"] for error in told] == ["upstream_error"] * 2

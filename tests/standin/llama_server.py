@@ -11,7 +11,10 @@ Standard library only, so that it starts at once. One "token" is one word. Switc
     crash_after_requests  dies when that many generation requests were answered
     crash_after_deltas  dies in the middle of a stream, after that many deltas
     cut_after           closes the connection after that many deltas, goes on living
+    odd_template        makes something else of an answer's beginning than what was written
+    refuses_to_go_on    answers 400 to requests that begin with a part of the answer
     error_after         says in the stream that it failed, after that many deltas, and ends it
+    half_after          the same in the middle of an event
     silent_after        sends that many deltas, then nothing more
     hang_on_term        ignores SIGTERM
     error_status        generation requests are answered with that status, `error_times` times (default: always)
@@ -48,6 +51,8 @@ from styles import ChatStyle, NativeStyle, Style, TextStyle
 from wire import KEEP_ALIVE_REQUESTS, KEEP_ALIVE_SECONDS, Aborted, Answer, Request, read_request
 
 FAILURE = {"error": {"code": 500, "message": "told to fail in the middle of a stream", "type": "server_error"}}
+STOPS = ("cut_after", "half_after", "crash_after_deltas", "silent_after", "error_after")
+TURN = "assistant: "  # ends what its template makes of a conversation
 OPEN_PATHS = {"/health", "/v1/health"}
 
 
@@ -226,14 +231,28 @@ class Server:
         messages = request.data.get("messages")
         if not isinstance(messages, list):
             return await answer.error(400, "Expected 'messages' to be an array", "invalid_request_error")
-        return await self.complete(request, answer, ChatStyle(self.model_of(request)), prompt_of(messages))
+        if is_begun(messages) and self.switches["refuses_to_go_on"]:
+            return await answer.error(400, "Assistant response prefill is not supported", "invalid_request_error")
+        said = words(str(messages[-1].get("content") or "")) if is_begun(messages) else []
+        return await self.complete(request, answer, ChatStyle(self.model_of(request)), prompt_of(messages), len(said))
 
     async def do_input_tokens(self, request: Request, answer: Answer) -> None:
         await answer.json({"object": "response.input_tokens", "input_tokens": prompt_of(request.data["messages"])})
 
+    async def do_template(self, request: Request, answer: Answer) -> None:
+        messages = request.data["messages"]
+        begun = is_begun(messages)
+        if begun and self.switches["refuses_to_go_on"]:
+            return await answer.error(400, "Assistant response prefill is not supported", "invalid_request_error")
+        said = "".join(f"{message['role']}: {message['content']}\n" for message in messages[: len(messages) - begun])
+        odd = "<think></think>" if begun and self.switches["odd_template"] else ""
+        return await answer.json({"prompt": said + TURN + odd + (messages[-1]["content"] if begun else "")})
+
     async def do_completions(self, request: Request, answer: Answer) -> None:
-        prompt = len(words(json.dumps(request.data.get("prompt", ""))))
-        return await self.complete(request, answer, TextStyle(self.model_of(request)), prompt)
+        text = request.data.get("prompt", "")
+        prompt = len(words(json.dumps(text)))
+        said = len(words(text.rpartition(TURN)[2])) if isinstance(text, str) and TURN in text else 0
+        return await self.complete(request, answer, TextStyle(self.model_of(request)), prompt, said)
 
     async def do_native(self, request: Request, answer: Answer) -> None:
         prompt = len(words(json.dumps(request.data.get("prompt", ""))))
@@ -251,11 +270,12 @@ class Server:
     def model_of(self, request: Request) -> str:
         return request.data.get("model") or self.options.alias
 
-    async def complete(self, request: Request, answer: Answer, style: Style, prompt: int) -> None:
+    async def complete(self, request: Request, answer: Answer, style: Style, prompt: int, said: int = 0) -> None:
+        """``said``: words of the answer that it goes on after."""
         if prompt >= self.slot_context:
             return await answer.json(too_long(prompt, self.slot_context), 400)
         asked = request.data.get("max_tokens", request.data.get("n_predict"))
-        pieces, cut = self.pieces(asked, self.slot_context - prompt)
+        pieces, cut = self.pieces(asked, self.slot_context - prompt, said)
         style.prompt, style.completion = prompt, len(pieces)
         style.answers = request.data.get("n") or request.data.get("n_cmpl") or 1
         style.cached = min(self.switches["cached"] or 0, prompt)
@@ -269,9 +289,10 @@ class Server:
             request, answer, lambda: style.whole("".join(pieces), "".join(reasoning)), style, pieces
         )
 
-    def pieces(self, asked: int | None, room: int) -> tuple[list[str], bool]:
+    def pieces(self, asked: int | None, room: int, said: int) -> tuple[list[str], bool]:
         text = self.switches["answer"]
         full = words(text) if text else [f"word{number} " for number in range(self.switches["chunks"] or 8)]
+        full = full[said:]
         limit = min(room, asked if asked is not None and asked >= 0 else room)
         return full[:limit], limit < len(full)
 
@@ -366,7 +387,7 @@ class Server:
         deltas = [style.reasoning_delta(piece) for piece in reasoning] + [style.delta(piece) for piece in pieces]
         deltas = style.for_each_answer(deltas)
         pause = self.switches["token_seconds"] or 0
-        limits = [self.switches[name] for name in ("cut_after", "crash_after_deltas", "silent_after", "error_after")]
+        limits = [self.switches[name] for name in STOPS]
         limit = min(10**9 if found is None else found for found in limits)
         opening, closing = style.for_each_answer(style.opening()), style.closings()
         after_finish = self.switches["after_finish"]
@@ -404,9 +425,17 @@ class Server:
             crash("told to crash in the middle of a stream")
         if self.switches["error_after"] is not None:
             return await answer.events([FAILURE], last=True, done=False)
-        if self.switches["cut_after"]:
+        if self.switches["half_after"]:
+            await answer.half_an_event()
+            await self.wait(answer, 0.1)
+        if self.switches["cut_after"] or self.switches["half_after"]:
             raise Aborted
         return await self.wait(answer, 1e9)
+
+
+def is_begun(messages: list) -> bool:
+    """Whether the last message is the beginning of the answer itself, as ``prefill_assistant`` takes it."""
+    return bool(messages) and isinstance(messages[-1], dict) and messages[-1].get("role") == "assistant"
 
 
 def prompt_of(messages: list) -> int:
@@ -419,6 +448,7 @@ ROUTES = {
     ("GET", "/props"): "props",
     ("GET", "/metrics"): "metrics",
     ("POST", "/tokenize"): "tokenize",
+    ("POST", "/apply-template"): "template",
     ("POST", "/detokenize"): "detokenize",
     ("POST", "/v1/embeddings"): "embeddings",
     ("POST", "/embeddings"): "embeddings",

@@ -95,6 +95,11 @@ class Answer:
         self.writer.write(b"".join(out))
         await self.writer.drain()
 
+    async def half_an_event(self) -> None:
+        data = b'data: {"choices":[{"finish_reason":null,"index":0,"delta":{"cont'
+        self.writer.write(b"%x\r\n%s\r\n" % (len(data), data))
+        await self.writer.drain()
+
     async def ping(self) -> None:
         self.check()
         self.writer.write(b"3\r\n:\n\n\r\n")
