@@ -23,7 +23,7 @@ Run = Callable[[str, str], Results]
 CHAT, VECTORS = "smollm2-135m-instruct", "embeddings"
 STARTER = {"modelFile": "SmolLM2-135M-Instruct.Q4_1.gguf", "slots": 2}
 ENTRIES = [
-    {**STARTER, "modelName": CHAT, "contextLength": 2048, "maxTokens": 64},
+    {**STARTER, "modelName": CHAT, "contextLength": 2048, "maxTokens": 128},
     {**STARTER, "modelName": VECTORS, "contextLength": 256, "embeddings": True},
 ]
 
