@@ -29,7 +29,7 @@ from accounts.callers import Caller
 from accounts.models import UsageRecord, new_request_id
 from accounts.prices import Price
 from accounts.quota import Held, HoldRequest, Settlement, UsageFigures, note_of
-from gateway import bodies, counting, ending, errors, metrics, resolving, stats, upstream
+from gateway import bodies, counting, dialect, ending, errors, metrics, resolving, stats, upstream
 from gateway.answer_stream import AnswerStream
 from gateway.billing import billing
 from gateway.bodies import Plan
@@ -96,6 +96,8 @@ async def infer(request: InferenceRequest) -> Answer:
     endpoint = ENDPOINTS[request.endpoint]
     if request.stream is not None and request.stream is not bool(request.body.get("stream")):
         request.body, request.raw = {**request.body, "stream": request.stream}, None
+    if (body := dialect.understood(endpoint, request.body)) is not request.body:
+        request.body, request.raw = body, None
     plan = bodies.check(endpoint, request.body)
     asked, trial = await resolving.pools_for(request.caller, endpoint, request.body, plan.model)
     pools = [asked, trial] if trial is not None else [asked]

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-BUILDER = 3  # raise it when the same settings give another command line: running replicas are then replaced
+BUILDER = 4  # raise it when the same settings give another command line: running replicas are then replaced
 MAX_UBATCH = 8192
 # Newer engines guess ahead by a draft model only when this kind is named; older ones do not know the name. No flag, but known
 # by the same text.
@@ -153,6 +153,8 @@ def _optional(wanted: Wanted, chosen: Chosen, known: frozenset[str] | None) -> l
         ["--jinja"],
         ["--offline"],
         ["--fit", "off"],
+        # Else two texts in one batch are cut to the shorter one's length, and the mean of the longer one is that of its rest.
+        *([["--kv-unified"]] if wanted.embeddings and not wanted.rerank else []),
         *_speed(wanted, chosen, known),
     )
     return [part for flags in candidates if known is None or flags[0] in known for part in flags]

@@ -45,7 +45,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
         parser.add_argument(name, default="")
     for name in ("--lora", "--lora-scaled"):
         parser.add_argument(name, action="append", default=[])
-    for name in ("--embeddings", "--reranking", "--metrics", "--jinja", "--offline"):
+    for name in ("--embeddings", "--reranking", "--kv-unified", "--metrics", "--jinja", "--offline"):
         parser.add_argument(name, action="store_true")
     # Off is what this engine does without being asked; the flags are there because llama-server's defaults differ by version.
     for name in ("--no-ui", "--no-slots", "--no-context-shift"):
@@ -69,7 +69,7 @@ def parameters(options: argparse.Namespace, key: str) -> Any:
     _speed(values, options)
     _files(values, options)
     if options.embeddings:
-        values.embedding = True
+        values.embedding, values.kv_unified = True, options.kv_unified
         if options.pooling:
             values.pooling_type = getattr(xllamacpp.llama_pooling_type, f"LLAMA_POOLING_TYPE_{options.pooling.upper()}")
     return values

@@ -51,6 +51,7 @@ def test_embedding_models_take_inputs_as_long_as_their_context():
     argv = build(replaced(embeddings=True), Chosen(Path("m"), 1, 2000, 1, "mean"))
     options = engine_main.parse(argv)
     assert (options.embeddings, options.batch_size, options.ubatch_size, options.pooling) == (True, 2001, 2001, "mean")
+    assert options.kv_unified
 
 
 @pytest.mark.parametrize(("context", "slots"), [(128, 1), (128, 3), (512, 7), (8192, 3), (100_000, 3), (64, 256)])

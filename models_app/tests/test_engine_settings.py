@@ -159,6 +159,15 @@ def test_vectors_with_slots_that_share_no_batch_evenly(home):
         assert len(made["data"]) == 2
 
 
+def test_a_vector_does_not_depend_on_what_is_read_beside_it(home):
+    texts = ["The cat sleeps on the sofa.", "A kitten naps.", "Interest rates were raised in March."]
+    with engine(home, embeddings=True, slots=2, context_length=256) as asked:
+        together = [one["embedding"] for one in asked.post("/v1/embeddings", input=texts)["data"]]
+        alone = [asked.post("/v1/embeddings", input=text)["data"][0]["embedding"] for text in texts]
+    for one, other in zip(together, alone, strict=True):
+        assert sum(a * b for a, b in zip(one, other, strict=True)) > 0.99
+
+
 def test_a_reranking_model(home):
     """Also that the question with which the supervisor tells whether it is ready is one that it answers."""
     project.MODELS_PATH.joinpath("judge.gguf").hardlink_to(random_model(RERANKER))

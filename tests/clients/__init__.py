@@ -1,0 +1,1 @@
+"""Programs that people use with the service, as they install them: a script each, connected as ``docs/clients.md`` says."""
