@@ -16,18 +16,20 @@ SECONDS = 600
 
 
 def clients_python() -> Path:
-    """Made once for each state of ``requirements-clients.txt``, by uv: a few seconds."""
+    """Made once for each state of ``requirements-clients.txt``, by pip as the tests' own one: what pip is told of indexes here
+    holds for it too. Half a minute."""
     folder = CACHE / "clients"
     python, installed = folder / "bin" / "python", folder / "requirements.installed"
     CACHE.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(CACHE / "lock-clients", timeout=SECONDS):
         if not installed.exists() or installed.read_bytes() != REQUIREMENTS.read_bytes():
             shutil.rmtree(folder, ignore_errors=True)
-            _uv("venv", "--python", sys.executable, str(folder))
-            _uv("pip", "sync", "--python", str(python), "--require-hashes", str(REQUIREMENTS))
+            _run(sys.executable, "-m", "venv", str(folder))
+            options = ("--quiet", "--no-compile", "--no-input", "--disable-pip-version-check", "--require-hashes")
+            _run(str(python), "-m", "pip", "install", *options, "-r", str(REQUIREMENTS))
             shutil.copyfile(REQUIREMENTS, installed)
     return python
 
 
-def _uv(*arguments: str) -> None:
-    subprocess.run([sys.executable, "-m", "uv", "--quiet", *arguments], check=True, timeout=SECONDS)
+def _run(*arguments: str) -> None:
+    subprocess.run(arguments, check=True, timeout=SECONDS)
