@@ -63,6 +63,7 @@ class KeyRulesForm(ModelsFormMixin, forms.Form):
         label=gettext_lazy("Priority"),
         choices=Priority.choices,
         initial=Priority.INTERACTIVE,
+        required=False,
         help_text=gettext_lazy("Batch requests wait until no interactive one does; after a minute they count as such."),
     )
     budget = CreditsField(
@@ -91,7 +92,7 @@ class KeyRulesForm(ModelsFormMixin, forms.Form):
             "allowed_models": self.chosen_models(),
             "allowed_addresses": filled["allowed_addresses"].replace(",", " ").split(),
             "expires_at": filled["expires_at"],
-            "priority": filled["priority"],
+            "priority": filled["priority"] or Priority.INTERACTIVE,
             "budget": filled["budget"],
             "budget_period": filled["budget_period"],
             **{name: filled[name] or 0 for name in LIMITS},
