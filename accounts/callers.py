@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from hashlib import sha256
 from secrets import compare_digest
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from django.conf import settings
 from django.db import close_old_connections
@@ -35,7 +35,7 @@ from rest_framework_simplejwt.utils import get_md5_hash_password
 from accounts import quota
 from accounts.browser_session import CookieRequest, CsrfFailed, check_csrf, session_claims
 from accounts.limits import Limit
-from accounts.models import ApiKey, User
+from accounts.models import ApiKey, Priority, User
 from accounts.remembered import Remembered
 from accounts.secrets_at_rest import keyed_hash
 from accounts.selectors import lacks_second_factor
@@ -47,6 +47,7 @@ from llmplatform.lib.networks import Network
 Argument = TypeVar("Argument")
 Result = TypeVar("Result")
 
+PriorityName = Literal["interactive", "batch"]
 STATE_SECONDS = 3.0
 CLAIMS_SECONDS = 300.0  # a signature that was right stays so; the time in the token is looked at each time
 NOTE_USE_EVERY = timedelta(minutes=1)
@@ -79,6 +80,12 @@ class Caller:
     group_id: int | None = None
     group_models: frozenset[str] | None = None  # those the group gets to see
     limits: tuple[Limit, ...] = ()
+    priority: PriorityName = "interactive"  # of the key; whoever logged in sits there and waits
+
+    @property
+    def tenant(self) -> int:
+        """Among whom slots are shared: the person, or the service account of a group, and not each of their keys."""
+        return self.user_id
 
     def has_scope(self, scope: str) -> bool:
         return self.scopes is None or scope in self.scopes
@@ -126,6 +133,7 @@ def caller_of_key(key: ApiKey) -> Caller:
         scopes=frozenset(key.scopes),
         key_models=frozenset(key.allowed_models) if key.allowed_models else None,
         limits=(limit, *caller.limits) if limit else caller.limits,
+        priority="batch" if key.priority == Priority.BATCH else "interactive",
     )
 
 

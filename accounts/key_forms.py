@@ -12,7 +12,7 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from accounts.keys import LIMITS, NewKey
-from accounts.models import Period, Scope, User
+from accounts.models import Period, Priority, Scope, User
 from llmplatform.lib.configuration import MICRO
 
 LIFETIMES = [
@@ -51,6 +51,13 @@ class KeyForm(forms.Form):
         required=False,
         help_text=_("Addresses or networks with commas, such as 10.0.0.0/8; empty: from anywhere."),
     )
+    priority = forms.ChoiceField(
+        label=_("Priority"),
+        choices=Priority.choices,
+        initial=Priority.INTERACTIVE,
+        required=False,
+        help_text=_("Batch: for programs that can wait until nobody else does."),
+    )
     budget = forms.DecimalField(
         label=_("Budget in credits"), min_value=0, max_value=10**9, decimal_places=6, required=False
     )
@@ -74,13 +81,15 @@ class KeyForm(forms.Form):
 
     @property
     def further(self) -> list[Any]:
-        names = ("models", "addresses", "budget", "budget_period", *LIMITS)
+        names = ("models", "addresses", "priority", "budget", "budget_period", *LIMITS)
         return [self[name] for name in names]
 
     @property
     def further_is_open(self) -> bool:
         """Somebody has filled in something there, or did so wrongly."""
-        return any(field.errors or (self.is_bound and field.value()) for field in self.further)
+        return any(
+            field.errors or (self.is_bound and field.value() not in (None, "", field.initial)) for field in self.further
+        )
 
     def wanted(self) -> NewKey:
         data = self.cleaned_data
@@ -91,6 +100,7 @@ class KeyForm(forms.Form):
             allowed_models=_words(data["models"]),
             allowed_addresses=_words(data["addresses"]),
             expires_at=timezone.now() + timedelta(days=int(days)) if days else None,
+            priority=data["priority"] or Priority.INTERACTIVE,
             budget=None if budget is None else int(Decimal(budget) * MICRO),
             budget_period=data["budget_period"],
             **{name: data[name] or 0 for name in LIMITS},

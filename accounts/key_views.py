@@ -17,7 +17,7 @@ from django.views.decorators.http import require_http_methods, require_POST
 
 from accounts import keys
 from accounts.key_forms import KeyForm
-from accounts.models import ApiKey, Scope, User
+from accounts.models import ApiKey, Priority, Scope, User
 from llmplatform.lib.console.formats import rounded_credits
 
 OVERLAP = timedelta(days=1)  # for the secret that a new one replaces
@@ -115,6 +115,8 @@ def _bounds(key: ApiKey) -> list[str]:
         bounds.append(_("models: %(names)s") % {"names": ", ".join(key.allowed_models)})
     if key.allowed_addresses:
         bounds.append(_("from: %(networks)s") % {"networks": ", ".join(key.allowed_addresses)})
+    if key.priority == Priority.BATCH:
+        bounds.append(_("priority: %(priority)s") % {"priority": key.get_priority_display()})
     if key.budget is not None:
         used, whole = rounded_credits(key.holder.budget_used), rounded_credits(key.budget)
         text = _("budget: %(used)s of %(whole)s credits used") % {"used": used, "whole": whole}

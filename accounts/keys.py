@@ -19,7 +19,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from accounts import callers
-from accounts.models import ApiKey, Period, Scope, User
+from accounts.models import ApiKey, Period, Priority, Scope, User
 from accounts.secrets_at_rest import keyed_hash
 from llmplatform.lib import audit
 
@@ -40,6 +40,7 @@ class NewKey:
     allowed_models: Iterable[str] = ()
     allowed_addresses: Iterable[str] = ()
     expires_at: datetime | None = None
+    priority: str = Priority.INTERACTIVE
     requests_per_minute: int = 0
     tokens_per_minute: int = 0
     concurrent_requests: int = 0
@@ -172,6 +173,8 @@ def check_no_wider(parent: ApiKey, wanted: Mapping[str, Any]) -> None:
         errors["budget"] = text
     if "budget" in wanted and parent.budget is not None and wanted["budget"] is None:
         errors["budget"] = text
+    if wanted.get("priority", parent.priority) != parent.priority == Priority.BATCH:
+        errors["priority"] = text
     later = wanted.get("expires_at") is None or (parent.expires_at and wanted["expires_at"] > parent.expires_at)
     if "expires_at" in wanted and parent.expires_at is not None and later:
         errors["expires_at"] = text
@@ -237,6 +240,12 @@ def _expiry(value: datetime | None) -> datetime | None:
     return value
 
 
+def _priority(value: str) -> str:
+    if value not in Priority.values:
+        raise ValidationError(_("Not a possible priority."))
+    return value
+
+
 def _limit(value: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 2**31 - 1:
         raise ValidationError(_("A whole number from 0 to %(high)d.") % {"high": 2**31 - 1})
@@ -263,6 +272,7 @@ _CLEANERS: dict[str, Callable[[Any], Any]] = {
     "allowed_models": _models,
     "allowed_addresses": _addresses,
     "expires_at": _expiry,
+    "priority": _priority,
     **dict.fromkeys(LIMITS, _limit),
     "budget": _budget,
     "budget_period": _period,

@@ -78,8 +78,10 @@ class Inference(Handler):
         request = InferenceRequest(
             self._endpoint.name, bodies.parse(raw), caller, request_id=incoming.request_id, raw=raw
         )
-        if self._endpoint.generates and request.body.get("stream") is True:
+        streams = self._endpoint.generates and request.body.get("stream") is True
+        if streams:
             request.on_queue = incoming.tell_waiting
+        request.deadline = incoming.deadline(streams=streams)
         await while_connected(incoming.receive, self._forward(incoming, request))
 
     async def _forward(self, incoming: Incoming, request: InferenceRequest) -> None:
@@ -98,6 +100,7 @@ class Native(Handler):
         chat = NativeChat.read(name, bodies.parse(await incoming.body()), caller, incoming.request_id)
         if chat.fields["stream"]:
             chat.on_queue = incoming.tell_waiting
+        chat.deadline = incoming.deadline(streams=chat.fields["stream"])
         await while_connected(incoming.receive, self._forward(incoming, chat))
 
     async def _forward(self, incoming: Incoming, chat: NativeChat) -> None:

@@ -7,6 +7,7 @@ granian run it alike.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from functools import lru_cache
@@ -17,6 +18,7 @@ from django.conf import settings
 from django.db import Error as DatabaseError
 from django.http.request import split_domain_port, validate_host
 from django.utils import translation
+from django.utils.translation import gettext_lazy as _
 from django.utils.translation.trans_real import get_supported_language_variant, parse_accept_lang_header
 
 from accounts.callers import (
@@ -30,6 +32,7 @@ from accounts.callers import (
 from gateway import errors
 from gateway.errors import GatewayError, Protocol
 from gateway.inference import Answer
+from gateway.slots import Standing
 from llmplatform.lib import credentials
 
 Scope = MutableMapping[str, Any]
@@ -39,6 +42,10 @@ Send = Callable[[Message], Awaitable[None]]
 
 logger = logging.getLogger(__name__)
 REST_PREFIX = "/api/"
+# How long a client waits for its answer to begin, in milliseconds; and what the official clients say of it, in seconds.
+QUEUE_TIMEOUT = b"x-queue-timeout-ms"
+SDK_TIMEOUTS = (b"x-stainless-read-timeout", b"x-stainless-timeout")
+LONGEST_TIMEOUT = 2**31 - 1
 TELL_AFTER = 2.0  # seconds a stream waits before its client is told so
 
 
@@ -49,7 +56,7 @@ class ClientGone(Exception):
 class Incoming:
     """One HTTP request: its headers by name, and ways to answer it."""
 
-    __slots__ = ("arrived", "headers", "receive", "request_id", "scope", "send", "started", "waits")
+    __slots__ = ("arrived", "headers", "receive", "request_id", "scope", "send", "standing", "started", "waits")
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
         self.scope = scope
@@ -59,6 +66,7 @@ class Incoming:
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         self.started = False  # the status is sent
         self.waits = False  # and nothing but that the request waits
+        self.standing: Standing | None = None  # when it joined the line
         self.arrived = monotonic()
 
     # -- what came -------------------------------------------------------------------------------------------------------
@@ -121,6 +129,19 @@ class Incoming:
             if not message.get("more_body", False):
                 return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
+    def deadline(self, *, streams: bool) -> float | None:
+        """Until when (monotonic) its client waits for the answer to begin; None: it does not say. Raises GatewayError."""
+        told = self.headers.get(QUEUE_TIMEOUT)
+        if told is None:
+            seconds = None if streams else _sdk_timeout(self.headers)
+        elif told.isdigit() and int(told[:20]) <= LONGEST_TIMEOUT:
+            seconds = int(told) / 1000
+        else:
+            name = QUEUE_TIMEOUT.decode()
+            template = _("“%(name)s” must be a whole number from %(low)d to %(high)d.")
+            raise errors.invalid(template, name, name=name, low=0, high=LONGEST_TIMEOUT)
+        return None if seconds is None else self.arrived + seconds
+
     # -- answering -------------------------------------------------------------------------------------------------------
     async def send_head(self, status: int, headers: dict[str, str], length: int | None) -> None:
         raw = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
@@ -151,11 +172,13 @@ class Incoming:
     async def tell_waiting(self, position: int, estimate_ms: int, loading: bool) -> bool:
         """To the client of a stream, as comments, which every reader of events passes over: neither it nor a proxy takes the line
         for dead. The first one fixes the status, so whoever waits for a moment only is told nothing: False then."""
+        if self.standing is None:
+            self.standing = Standing(position, estimate_ms)
         if not self.started:
             if monotonic() - self.arrived < TELL_AFTER:
                 return False
             headers = {"content-type": "text/event-stream", "cache-control": "no-cache", "x-accel-buffering": "no"}
-            await self.send_head(200, {**headers, "x-request-id": self.request_id}, None)
+            await self.send_head(200, {**headers, "x-request-id": self.request_id, **self.standing.headers}, None)
             self.waits = True
         what = b"loading the model" if loading else b"waiting for a slot"
         told = b": %b, position %d, about %d ms\n\n" % (what, position, estimate_ms)
@@ -180,6 +203,18 @@ class Incoming:
             except LookupError:
                 continue
             return
+
+
+def _sdk_timeout(headers: dict[bytes, bytes]) -> float | None:
+    """Seconds after which the official clients give up an answer in one piece that has not begun. Where a stream waits they hear
+    of it, and go on listening; so it is none there."""
+    for name in SDK_TIMEOUTS:
+        with contextlib.suppress(KeyError, ValueError):
+            told = headers[name]
+            seconds = float(told) + told.isdigit()  # some cut off the fraction of the last second
+            if 0 < seconds <= LONGEST_TIMEOUT / 1000:
+                return seconds
+    return None
 
 
 @lru_cache(maxsize=1000)

@@ -39,7 +39,7 @@ from gateway.errors import GatewayError
 from gateway.models_directory import directory
 from gateway.places import Place
 from gateway.resumption import Delivered
-from gateway.slots import Lease, ModelPool, OnQueue
+from gateway.slots import Lease, ModelPool, OnQueue, SlotRequest, Standing
 from gateway.upstream import ReplicaFailed
 from gateway.usage import StreamMeter, TokenCount, read_figures
 
@@ -67,6 +67,7 @@ class InferenceRequest:
     stream: bool | None = None
     raw: bytes | None = None
     on_queue: OnQueue | None = None
+    deadline: float | None = None  # (monotonic) the client does not wait longer for the answer to begin
     arrived: float = field(default_factory=monotonic)
 
 
@@ -133,20 +134,30 @@ async def _infer(request: InferenceRequest, endpoint: Endpoint, plan: Plan, pool
 
 async def _ask_freely(request: InferenceRequest, endpoint: Endpoint, pool: ModelPool, place: Place) -> Answer:
     """Counting and cutting text costs nothing and needs no slot."""
-    replica = pool.any_replica()
+    replica, standing = pool.any_replica(), Standing()
+    raw = request.raw if request.raw is not None else bodies.write(request.body)
     if replica is None:
         # Its turn comes with the others', and then it needs the slot no longer.
-        lease = await pool.take(request.caller.user_id, on_queue=request.on_queue)
-        replica = lease.replica
+        lease = await pool.take(_slot_request(request, raw), request.on_queue)
+        replica, standing = lease.replica, lease.standing
         lease.release()
-    raw = request.raw if request.raw is not None else bodies.write(request.body)
     try:
         response = await upstream.open_answer(replica.view, endpoint.upstream_path, raw)
         body = await response.read()
     except (ReplicaFailed, aiohttp.ClientError, TimeoutError, OSError) as error:
         raise errors.upstream_error() from error
     headers = {"content-type": "application/json", "x-request-id": request.request_id, "x-replica": replica.label}
-    return Answer(200, headers | place.headers, body=body, replica=replica.label, model=pool.view.name)
+    return Answer(
+        200, headers | standing.headers | place.headers, body=body, replica=replica.label, model=pool.view.name
+    )
+
+
+def _slot_request(
+    request: InferenceRequest, raw: bytes, cost: int = 1, failed: frozenset[int] = frozenset()
+) -> SlotRequest:
+    """The caller decides for whom and how urgent it is, no header does."""
+    caller = request.caller
+    return SlotRequest(caller.tenant, cost, len(raw), caller.priority, request.deadline, failed)
 
 
 def _longest_context(pool: ModelPool) -> int | None:
@@ -245,9 +256,10 @@ class Exchange:
         """The next replica's answer: its head and first bytes, or the whole where it is no stream. Keeps the slot then."""
         while True:
             self._sent = None
-            lease = await self.pool.take(
-                self.request.caller.user_id, self._failed, self.request.on_queue, returned=self.resumed > 0
-            )
+            wanted = _slot_request(self.request, self._raw, self._expected_cost(), self._failed)
+            if self.resumed:  # it has begun long ago
+                wanted = replace(wanted, deadline=None, returned=True)
+            lease = await self.pool.take(wanted, self.request.on_queue)
             self.lease, self.replica_label = lease, lease.replica.label
             self._sent = monotonic()
             if self._first_content is None:
@@ -259,6 +271,10 @@ class Exchange:
             except BaseException:
                 lease.release()
                 raise
+
+    def _expected_cost(self) -> int:
+        prompt = self.plan.likely_read(_longest_context(self.pool))
+        return self.pool.expectation.cost(prompt, self._limit, self.plan.answers)
 
     def replica_failed(self, error: ReplicaFailed) -> None:
         """Before its first content. Raises GatewayError unless another one may be tried."""
@@ -355,6 +371,7 @@ class Exchange:
             "x-request-id": self.request.request_id,
             "x-replica": self.replica_label,
             "x-queue-ms": str(self.queue_ms),
+            **(self.lease.standing.headers if self.lease is not None else {}),
             "openai-processing-ms": str(round(1000 * (monotonic() - self.request.arrived))),
             **self.place.headers,
         }
@@ -421,6 +438,8 @@ class Exchange:
     def settle_counted(self, outcome: str, status: int, count: TokenCount) -> None:
         if count.prompt_per_second is not None:
             self.pool.prompt_per_second = count.prompt_per_second
+        if outcome == Outcome.COMPLETED:
+            self.pool.expectation.learn(count, self.plan.answers)
         self.settle(outcome, status, count)
 
     def _settle_whole(self, body: bytes) -> None:

@@ -94,6 +94,7 @@ class ModelsDirectory:
                 self.pools[name] = ModelPool(
                     view,
                     settings.QUEUE_LENGTH,
+                    settings.QUEUE_BYTES,
                     settings.MODEL_WAIT_SECONDS,
                     settings.QUEUE_WAIT_SECONDS,
                     wanted=self._news.set,

@@ -62,6 +62,7 @@ class NativeChat:
     caller: Caller
     request_id: str
     on_queue: OnQueue | None = None
+    deadline: float | None = None
 
     @classmethod
     def read(cls, model: str, body: dict[str, Any], caller: Caller, request_id: str) -> NativeChat:
@@ -81,6 +82,7 @@ class NativeChat:
                 self.caller,
                 request_id=self.request_id,
                 on_queue=self.on_queue,
+                deadline=self.deadline,
             )
         )
         if stream and inner.stream is not None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+import math
+from collections.abc import Awaitable, Callable, Hashable, Iterable
+from dataclasses import dataclass
 from time import monotonic
 
 from cluster.balancer import Candidate, choose
 from gateway import errors
-from gateway.queue import FairQueue, QueueFull, estimated_wait
+from gateway.expectation import Expectation
+from gateway.queue import FairQueue, Priority, QueueFull, estimated_wait
 from models_app.demand import Report
 from models_app.selectors import ModelView, ReplicaView
 from models_app.states import COMING, State
@@ -22,6 +25,40 @@ POSITION_EVERY = 0.5  # seconds between two looks whether somebody who waits and
 TELL_EVERY = 5.0  # seconds after which the same position is told again, so that a line does not look dead
 LIMITS_EVERY = 5.0  # and between two looks whether somebody has waited too long
 LOAD_SECONDS = 10.0  # what loading a model is taken for before it was seen
+# Seconds after which a batch request counts as an interactive one; half of what it may wait, where that is less.
+BATCH_AGEING = 60.0
+LONGEST_RETRY_AFTER = 60  # seconds; the official clients do not come back by themselves for more
+
+
+@dataclass(frozen=True, slots=True)
+class SlotRequest:
+    """Who wants a slot, and for what. ``cost`` in tokens, ``size`` in bytes; ``deadline`` (monotonic): until then or not at all;
+    ``excluded``: ids of replicas that have failed it already; ``returned``: it had a slot and lost it."""
+
+    tenant: Hashable
+    cost: int = 1
+    size: int = 0
+    priority: Priority = "interactive"
+    deadline: float | None = None
+    excluded: frozenset[int] = frozenset()
+    returned: bool = False
+
+    @property
+    def goes_first(self) -> bool:
+        """It has waited already."""
+        return self.returned or bool(self.excluded)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What held when a request joined the line; 0 and 0: it did not wait."""
+
+    position: int = 0
+    estimate_ms: int = 0
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"x-queue-position": str(self.position), "x-queue-estimate-ms": str(self.estimate_ms)}
 
 
 class ReplicaSlots:
@@ -46,12 +83,13 @@ class ReplicaSlots:
 class Lease:
     """One slot of one replica, until released."""
 
-    __slots__ = ("_pool", "_since", "replica")
+    __slots__ = ("_pool", "_since", "replica", "standing")
 
     def __init__(self, pool: ModelPool, replica: ReplicaSlots) -> None:
         self._pool: ModelPool | None = pool
         self._since = monotonic()
         self.replica = replica
+        self.standing = Standing()
 
     def release(self) -> None:
         """Gives the slot to whoever waits. The second call does nothing."""
@@ -61,12 +99,12 @@ class Lease:
 
 
 class _Waiter:
-    __slots__ = ("began", "excluded", "future", "user")
+    __slots__ = ("began", "future", "request", "standing")
 
-    def __init__(self, user: int, excluded: frozenset[int]) -> None:
+    def __init__(self, request: SlotRequest) -> None:
         self.began = monotonic()
-        self.user = user
-        self.excluded = excluded
+        self.request = request
+        self.standing = Standing()
         self.future: asyncio.Future[Lease] = asyncio.get_running_loop().create_future()
 
 
@@ -77,6 +115,7 @@ class ModelPool:
         self,
         view: ModelView,
         queue_limit: int,
+        queue_bytes: int,
         coming_wait: float,
         queue_wait: float,
         wanted: Callable[[], object] = lambda: None,
@@ -87,11 +126,13 @@ class ModelPool:
         self._gone = False
         self._used_at: float | None = None
         self.replicas: dict[int, ReplicaSlots] = {}
-        self._queue: FairQueue[_Waiter] = FairQueue(queue_limit)
+        self._queue: FairQueue[_Waiter] = FairQueue(queue_limit, queue_bytes, min(BATCH_AGEING, queue_wait / 2))
         self.coming_wait = coming_wait
         self._queue_wait = queue_wait
         self._cursor = 0
         self._mean = FIRST_MEAN
+        self._mean_is_seen = False
+        self.expectation = Expectation()
         self.prompt_per_second: float | None = None  # how fast the replicas read prompts, as last seen
         self.update(view, monotonic())
 
@@ -145,9 +186,7 @@ class ModelPool:
             self.replicas[replica_view.id] = replica
         if view is None or not (self.slots or self._coming):
             self._refuse_all()
-        for waiter in [
-            waiter for waiter in self._queue if waiter.excluded and self._has_failed_everywhere(waiter.excluded)
-        ]:
+        for waiter in [waiter for waiter in self._queue if self._has_failed_everywhere(waiter.request.excluded)]:
             self._refuse(waiter, errors.upstream_error())
         self._serve()
 
@@ -187,21 +226,23 @@ class ModelPool:
         replica.busy -= 1
         self._used_at = monotonic()
         self._mean += MEAN_WEIGHT * (seconds - self._mean)
+        self._mean_is_seen = True
         self._serve()
 
     def _can_take(self, waiter: _Waiter) -> bool:
         return any(
-            replica.serves and replica.busy < replica.view.slots and number not in waiter.excluded
+            replica.serves and replica.busy < replica.view.slots and number not in waiter.request.excluded
             for number, replica in self.replicas.items()
         )
 
     def _serve(self) -> None:
         while self._queue and any(r.serves and r.busy < r.view.slots for r in self.replicas.values()):
-            waiter = self._queue.pop(self._can_take)
+            waiter = self._queue.pop(monotonic(), self._can_take)
             if waiter is None:
                 return
-            lease = self._take(waiter.excluded)
+            lease = self._take(waiter.request.excluded)
             if lease is not None and not waiter.future.done():
+                lease.standing = waiter.standing
                 waiter.future.set_result(lease)
             elif lease is not None:
                 lease.release()
@@ -211,7 +252,7 @@ class ModelPool:
             self._refuse(waiter, errors.model_not_available(self.view.name, self.retry_after()))
 
     def _refuse(self, waiter: _Waiter, error: errors.GatewayError) -> None:
-        self._queue.remove(waiter.user, waiter)
+        self._queue.remove(waiter)
         if not waiter.future.done():
             waiter.future.set_exception(error)
 
@@ -219,80 +260,129 @@ class ModelPool:
     def retry_after(self) -> int:
         """Whole seconds after which another try makes sense."""
         waiting = estimated_wait(len(self._queue) + 1, self.slots, self._mean)
-        return max(1, min(round(waiting), 60)) if self.slots else 10
+        return max(1, min(round(waiting), LONGEST_RETRY_AFTER)) if self.slots else 10
 
-    async def take(
-        self,
-        user: int,
-        excluded: frozenset[int] = frozenset(),
-        on_queue: OnQueue | None = None,
-        *,
-        returned: bool = False,
-    ) -> Lease:
-        """A slot, waited for in turn; before everybody by what was ``returned``: it had one and lost it. Raises GatewayError when
-        there will be none."""
-        if (lease := self.try_take(excluded)) is not None:
+    async def take(self, request: SlotRequest, on_queue: OnQueue | None = None) -> Lease:
+        """A slot, waited for in turn. Raises GatewayError when there will be none."""
+        if (lease := self.try_take(request.excluded)) is not None:
             return lease
         self._used_at = monotonic()
         if not self.slots and not self._coming:
             raise errors.model_not_available(self.view.name, self.retry_after())
-        self._refuse_if_none_left(excluded)
-        waiter = _Waiter(user, excluded)
+        self._refuse_if_none_left(request.excluded)
+        waiter = _Waiter(request)
         try:
-            if excluded or returned:
-                self._queue.push_returned(waiter)
-            else:
-                self._queue.push(user, waiter)
-        except QueueFull:
-            raise errors.overloaded(self.retry_after()) from None
-        if self.view.on_demand and not self.slots:
-            self._wanted()
-        try:
+            self._join(waiter)
+            if self.view.on_demand and not self.slots:
+                self._wanted()
             return await self._wait(waiter, on_queue)
+        except errors.GatewayError as error:
+            error.headers |= waiter.standing.headers
+            raise
         finally:
             self._leave(waiter)
 
+    def _join(self, waiter: _Waiter) -> None:
+        """Raises GatewayError for whom the line is too long."""
+        request, now = waiter.request, waiter.began
+        if request.goes_first:
+            self._queue.push_returned(waiter, now, size=request.size)
+        else:
+            self._push(waiter)
+        self._serve()  # a slot may be free that nobody who waits wants
+        waiter.standing = self._standing(waiter, now)
+        if not request.goes_first and self._comes_too_late(waiter):
+            raise self._too_late(waiter)
+
+    def _push(self, waiter: _Waiter) -> None:
+        request, last = waiter.request, len(self._queue) + 1
+        try:
+            going = self._queue.push(
+                waiter,
+                request.tenant,
+                waiter.began,
+                cost=request.cost,
+                size=request.size,
+                priority=request.priority,
+            )
+        except QueueFull:
+            waiter.standing = Standing(last, round(1000 * self._expected_wait(last, 0)))
+            raise errors.overloaded(self.retry_after()) from None
+        for other in going:
+            self._refuse(other, errors.overloaded(self.retry_after()))
+
+    def _standing(self, waiter: _Waiter, now: float) -> Standing:
+        position = self._queue.position(waiter, now)
+        return Standing(position, round(1000 * self._expected_wait(position, now - waiter.began)) if position else 0)
+
+    def _comes_too_late(self, waiter: _Waiter) -> bool:
+        """Where nothing was seen yet that tells how long it takes, only a deadline that is over counts."""
+        deadline, standing = waiter.request.deadline, waiter.standing
+        if deadline is None or not standing.position:
+            return False
+        known = self._mean_is_seen if self.slots else self.view.load_seconds is not None
+        return waiter.began + (standing.estimate_ms / 1000 if known else 0) >= deadline
+
+    def _too_late(self, waiter: _Waiter) -> errors.GatewayError:
+        """Once the line is so much shorter, its deadline is met."""
+        now, deadline = monotonic(), waiter.request.deadline or 0
+        too_much = math.ceil(now - deadline + self._standing(waiter, now).estimate_ms / 1000)
+        return errors.overloaded(max(1, min(too_much, LONGEST_RETRY_AFTER)))
+
     def _refuse_if_none_left(self, excluded: frozenset[int]) -> None:
         """Raises GatewayError when every replica has failed the request that excludes them."""
-        if excluded and self._has_failed_everywhere(excluded):
+        if self._has_failed_everywhere(excluded):
             raise errors.upstream_error()
 
     def _has_failed_everywhere(self, excluded: frozenset[int]) -> bool:
         """One that is loaded when asked for comes back as another replica: with none there is still hope."""
+        if not excluded:
+            return False
         serving = [number for number, replica in self.replicas.items() if replica.serves]
         return excluded.issuperset(serving) and (bool(serving) or not self.view.on_demand)
 
     def _leave(self, waiter: _Waiter) -> None:
         """Whoever stops waiting before taking the slot it was given passes it on."""
-        self._queue.remove(waiter.user, waiter)
+        self._queue.remove(waiter)
         future = waiter.future
         if not future.done():
             future.cancel()
 
     async def _wait(self, waiter: _Waiter, on_queue: OnQueue | None) -> Lease:
-        began, told, told_at = waiter.began, 0, 0.0
+        told, told_at = 0, 0.0
         try:
             while not waiter.future.done():
-                waited = monotonic() - began
-                if not self.slots and waited >= self._longest_coming:
-                    raise errors.model_not_available(self.view.name, self.retry_after())
-                if waited >= self._queue_wait:
-                    raise errors.overloaded(self.retry_after())
-                self._refuse_if_none_left(waiter.excluded)
+                left = self._left_to_wait(waiter)
+                self._refuse_if_none_left(waiter.request.excluded)
                 if on_queue is not None:
-                    position = self._queue.position(waiter.user, waiter)
-                    if position and (position != told or monotonic() - told_at >= TELL_EVERY):
-                        wait = round(1000 * self._expected_wait(position, waited))
-                        if await on_queue(position, wait, not self.slots):
-                            told, told_at = position, monotonic()
-                limit = self._queue_wait if self.slots else self._longest_coming
+                    now = monotonic()
+                    standing = self._standing(waiter, now)
+                    position = standing.position
+                    is_news = position and (position != told or now - told_at >= TELL_EVERY)
+                    if is_news and await on_queue(position, standing.estimate_ms, not self.slots):
+                        told, told_at = position, monotonic()
                 step = POSITION_EVERY if on_queue is not None else LIMITS_EVERY
-                await asyncio.wait({waiter.future}, timeout=max(0.01, min(step, limit - waited)))
+                await asyncio.wait({waiter.future}, timeout=max(0.01, min(step, left)))
         except BaseException:
             if waiter.future.done() and not waiter.future.cancelled() and waiter.future.exception() is None:
                 waiter.future.result().release()
             raise
         return waiter.future.result()
+
+    def _left_to_wait(self, waiter: _Waiter) -> float:
+        """Seconds. Raises GatewayError when it has waited as long as it may, or will."""
+        now, deadline = monotonic(), waiter.request.deadline
+        waited = now - waiter.began
+        if not self.slots and waited >= self._longest_coming:
+            raise errors.model_not_available(self.view.name, self.retry_after())
+        if waited >= self._queue_wait:
+            raise errors.overloaded(self.retry_after())
+        left = (self._queue_wait if self.slots else self._longest_coming) - waited
+        if deadline is None:
+            return left
+        if now >= deadline:
+            raise self._too_late(waiter)
+        return min(left, deadline - now)
 
     def _expected_wait(self, position: int, waited: float) -> float:
         """Seconds. While nothing is loaded, what loading took last counts, less what has passed."""

@@ -76,6 +76,7 @@ USAGE_RETENTION_DAYS = env.integer("USAGE_RETENTION_DAYS", 0, 0, 36500)
 
 # -- waiting for a model ----------------------------------------------------------------------------------------------
 QUEUE_LENGTH = env.integer("QUEUE_LENGTH", 200)  # requests that may wait for one model
+QUEUE_BYTES = env.integer("QUEUE_BYTES", 64 * 2**20)  # and the sum of their bodies' sizes
 QUEUE_WAIT_SECONDS = env.integer("QUEUE_WAIT_SECONDS", 600)  # longest wait for a free slot
 ON_DEMAND_TTL = env.integer("ON_DEMAND_TTL", 600)  # seconds without requests after which a model on demand is unloaded
 MODEL_WAIT_SECONDS = env.integer("MODEL_WAIT_SECONDS", 30)  # longest wait for a model that is starting

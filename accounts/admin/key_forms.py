@@ -20,7 +20,7 @@ from accounts.admin.fields import (
     text_area,
     text_input,
 )
-from accounts.models import ApiKey, Group, Period, Scope, User
+from accounts.models import ApiKey, Group, Period, Priority, Scope, User
 from llmplatform.lib.console.actions import NamedDialogForm
 from llmplatform.lib.console.pages import OnceForm
 
@@ -32,7 +32,7 @@ OVERLAPS = {
     "720": gettext_lazy("30 days"),
 }
 LIMITS = ("requests_per_minute", "tokens_per_minute", "concurrent_requests")
-RULES = ("name", "scopes", "which_models", "allowed_models", "expires_at", "allowed_addresses", "budget",
+RULES = ("name", "scopes", "which_models", "allowed_models", "expires_at", "allowed_addresses", "priority", "budget",
          "budget_period", *LIMITS)  # fmt: skip
 
 
@@ -58,6 +58,13 @@ class KeyRulesForm(ModelsFormMixin, forms.Form):
         required=False,
         widget=text_area(3, placeholder="10.0.0.0/8"),
         help_text=gettext_lazy("One address or network a line, IPv4 or IPv6. Empty: from anywhere."),
+    )
+    priority = SelectField(
+        label=gettext_lazy("Priority"),
+        choices=Priority.choices,
+        initial=Priority.INTERACTIVE,
+        required=False,
+        help_text=gettext_lazy("Batch requests wait until no interactive one does; after a minute they count as such."),
     )
     budget = CreditsField(
         label=gettext_lazy("Budget in credits"),
@@ -85,6 +92,7 @@ class KeyRulesForm(ModelsFormMixin, forms.Form):
             "allowed_models": self.chosen_models(),
             "allowed_addresses": filled["allowed_addresses"].replace(",", " ").split(),
             "expires_at": filled["expires_at"],
+            "priority": filled["priority"] or Priority.INTERACTIVE,
             "budget": filled["budget"],
             "budget_period": filled["budget_period"],
             **{name: filled[name] or 0 for name in LIMITS},
@@ -141,7 +149,8 @@ class ChangeKeyForm(NamedDialogForm, KeyRulesForm):
 
     def __init__(self, *args: Any, target: ApiKey, **kwargs: Any) -> None:
         stored = {name: getattr(target, name) or None for name in LIMITS}
-        stored |= {name: getattr(target, name) for name in ("name", "scopes", "expires_at", "budget", "budget_period")}
+        same = ("name", "scopes", "expires_at", "priority", "budget", "budget_period")
+        stored |= {name: getattr(target, name) for name in same}
         stored["allowed_addresses"] = "\n".join(target.allowed_addresses)
         super().__init__(*args, target=target, initial=stored, **kwargs)
         self.offer_models(target.allowed_models)

@@ -60,7 +60,7 @@ class ForWhomFilter(SimpleListFilter):
 @admin.register(ApiKey)
 class ApiKeyAdmin(ReadOnlyAdmin):
     administrators_only = True
-    list_display = ("name", "owner", "mask", "scope_list", "used", "expiry", "status")
+    list_display = ("name", "owner", "mask", "scope_list", "priority_name", "used", "expiry", "status")
     list_select_related = ("user__service_of", "root")
     list_filter = (KeyStatusFilter, ForWhomFilter, OwnerFilter)
     search_fields = ("name",)  # see get_search_results
@@ -71,8 +71,8 @@ class ApiKeyAdmin(ReadOnlyAdmin):
     actions = ("revoke_chosen",)  # type: ignore[assignment]
     actions_row = ("rotate", "revoke")
     actions_detail = ("change_rules", "rotate", "revoke")
-    fields = ("name", "owner", "mask", "status", "scope_list", "models", "addresses", "expiry", "budget_text", "limits",
-              "used", "maker", "made")  # fmt: skip
+    fields = ("name", "owner", "mask", "status", "scope_list", "models", "addresses", "expiry", "priority_name", "budget_text",
+              "limits", "used", "maker", "made")  # fmt: skip
 
     def has_add_permission(self, request: HttpRequest, *_obj: Any) -> bool:
         return self._may(request)
@@ -129,6 +129,10 @@ class ApiKeyAdmin(ReadOnlyAdmin):
     @display(description=gettext_lazy("addresses"))
     def addresses(self, key: ApiKey) -> str:
         return ", ".join(key.allowed_addresses) or _("from anywhere")
+
+    @display(description=gettext_lazy("priority"))
+    def priority_name(self, key: ApiKey) -> str:
+        return str(key.get_priority_display())
 
     @display(description=gettext_lazy("budget"))
     def budget_text(self, key: ApiKey) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 from rest_framework import serializers
 
-from accounts.models import ApiKey, Period, Scope
+from accounts.models import ApiKey, Period, Priority, Scope
 from llmplatform.lib.api.serializers import StrictSerializer
 
 # Names of the API → columns.
@@ -44,6 +44,9 @@ class KeyChangesSerializer(StrictSerializer):
         help_text="CIDR; empty: from anywhere",
     )
     expires = serializers.DateTimeField(required=False, allow_null=True)
+    priority = serializers.ChoiceField(
+        Priority.values, required=False, help_text="batch: waits until no interactive request does"
+    )
     limits = KeyLimitsSerializer(required=False)
 
     def to_internal_value(self, data: Any) -> dict[str, Any]:
@@ -92,6 +95,7 @@ class KeySerializer(serializers.Serializer[Any]):
     models = serializers.ListField(child=serializers.CharField())
     addresses = serializers.ListField(child=serializers.CharField())
     expires = serializers.DateTimeField(allow_null=True)
+    priority = serializers.ChoiceField(Priority.values)
     limits = KeyLimitsAnswer()
     created = serializers.DateTimeField()
     last_used = serializers.DateTimeField(allow_null=True)
@@ -115,6 +119,7 @@ class KeySerializer(serializers.Serializer[Any]):
                 "models": instance.allowed_models,
                 "addresses": instance.allowed_addresses,
                 "expires": instance.expires_at,
+                "priority": instance.priority,
                 "limits": limits | budget,
                 "created": instance.created_at,
                 "last_used": instance.last_used_at,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from accounts.models.audit import AuditEntry
 from accounts.models.entering import RecoveryCode, SecondFactor, SingleSignOnIdentity
-from accounts.models.keys import ApiKey, Scope
+from accounts.models.keys import ApiKey, Priority, Scope
 from accounts.models.money import (
     CreditLot,
     Hold,
@@ -32,6 +32,7 @@ __all__ = [
     "Limits",
     "ModelPolicy",
     "Period",
+    "Priority",
     "RecoveryCode",
     "RedeemBatch",
     "RedeemCode",

@@ -19,6 +19,13 @@ class Scope(models.TextChoices):
     ADMIN = "admin", _("everything else the owner may do")
 
 
+class Priority(models.TextChoices):
+    """Who comes first where requests wait."""
+
+    INTERACTIVE = "interactive", _("interactive")
+    BATCH = "batch", _("batch")
+
+
 class ApiKey(Limits):
     """A key of a person or of a group's service account. Never deleted, only revoked: the ledger goes on naming it."""
 
@@ -33,6 +40,7 @@ class ApiKey(Limits):
     allowed_addresses = models.JSONField(_("addresses"), default=list, blank=True)  # networks (CIDR); empty: all
     expires_at = models.DateTimeField(_("expires"), null=True, blank=True)
     revoked_at = models.DateTimeField(_("revoked"), null=True, blank=True, editable=False)
+    priority = models.CharField(_("priority"), max_length=12, choices=Priority.choices, default=Priority.INTERACTIVE)
     budget = models.BigIntegerField(_("budget"), null=True, blank=True)  # micro-credits in a period
     budget_period = models.CharField(
         _("budget begins anew"), max_length=8, choices=[("", _("never")), *Period.choices], blank=True, default=""

@@ -12,7 +12,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from accounts import callers, keys, services
+from accounts import callers, groups, keys, services
 from accounts.callers import NotAllowed, NotAuthenticated, caller_from_bearer
 from accounts.keys import NewKey
 from accounts.limits import Limit
@@ -273,6 +273,35 @@ def test_a_key_gives_away_no_more_than_it_has(user, field, value):
     with pytest.raises(ValidationError) as caught:
         keys.check_no_wider(parent, {**WIDE, "budget": 100, "expires_at": end, field: value})
     assert list(caught.value.message_dict) == [field]
+
+
+def test_a_batch_key_makes_no_interactive_one(user):
+    parent, _secret = made(user, priority="batch")
+    keys.check_no_wider(parent, {"priority": "batch"})
+    keys.check_no_wider(parent, {"name": "only this changes"})
+    with pytest.raises(ValidationError) as caught:
+        keys.check_no_wider(parent, {"priority": "interactive"})
+    assert list(caught.value.message_dict) == ["priority"]
+    keys.check_no_wider(made(user)[0], {"priority": "batch"})
+
+
+async def test_the_key_decides_who_is_asked_for_and_how_urgent_it_is(user):
+    group = await Group.objects.acreate(name="Physics")
+    service = await sync_to_async(groups.service_account)(group)
+    token = await sync_to_async(services.console_token)(user)
+    asking = [token, (await make(user))[1], (await make(user, priority="batch"))[1], (await make(service))[1]]
+    found = [await caller_from_bearer(secret) for secret in asking]
+    assert [caller.priority for caller in found] == ["interactive", "interactive", "batch", "interactive"]
+    assert [caller.tenant for caller in found] == [user.pk, user.pk, user.pk, service.pk]
+
+
+async def test_a_changed_priority_is_kept_by_rotation_and_seen_at_once(user):
+    key, secret = await make(user)
+    assert (await caller_from_bearer(secret)).priority == "interactive"
+    await sync_to_async(keys.update_key)(key, {"priority": "batch"})
+    assert (await caller_from_bearer(secret)).priority == "batch"
+    new, _secret = await sync_to_async(keys.rotate_key)(key, timedelta(0))
+    assert new.priority == "batch"
 
 
 async def test_other_credentials_of_the_same_person_are_not_bounded(user):

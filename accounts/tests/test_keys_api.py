@@ -16,8 +16,8 @@ from accounts.models import ApiKey, Scope
 pytestmark = pytest.mark.django_db
 PATH = "/api/v1/keys"
 FIELDS = {
-    "id", "name", "owner", "prefix", "last4", "scopes", "models", "addresses", "expires", "limits", "created",
-    "last_used", "revoked",
+    "id", "name", "owner", "prefix", "last4", "scopes", "models", "addresses", "expires", "priority", "limits",
+    "created", "last_used", "revoked",
 }  # fmt: skip
 
 
@@ -55,11 +55,12 @@ def test_everything_that_can_be_said_of_a_key(user):
         "models": ["a"],
         "addresses": ["10.1.0.0/16"],
         "expires": (timezone.now() + timedelta(days=3)).isoformat(),
+        "priority": "batch",
         "limits": {"rpm": 5, "tpm": 900, "concurrent": 2, "budget": 10**6, "budget_period": "week"},
     }
     told = of(user).post(PATH, body, format="json").json()
     assert told["scopes"] == ["inference", "usage:read"]
-    assert (told["models"], told["addresses"]) == (["a"], ["10.1.0.0/16"])
+    assert (told["models"], told["addresses"], told["priority"]) == (["a"], ["10.1.0.0/16"], "batch")
     assert told["limits"] == {**body["limits"], "budget_used": 0}
 
 
@@ -72,6 +73,7 @@ def test_everything_that_can_be_said_of_a_key(user):
         ("scopes", {"name": "k", "scopes": ["root"]}),
         ("addresses", {"name": "k", "addresses": ["300.1.1.1"]}),
         ("expires", {"name": "k", "expires": "2020-01-01T00:00:00Z"}),
+        ("priority", {"name": "k", "priority": "urgent"}),
         ("limits", {"name": "k", "limits": {"rpm": -1}}),
         ("limits", {"name": "k", "limits": {"rpx": 1}}),
         ("secret", {"name": "k", "secret": "mine"}),
@@ -87,8 +89,9 @@ def test_what_no_key_can_be(user, field, body):
 def test_changing_and_revoking(user):
     key, secret = make(user, scopes=[Scope.USAGE_READ])
     assert by_key(secret).get("/api/v1/usage").status_code == 200
-    changed = of(user).patch(f"{PATH}/{key.pk}", {"name": "new", "limits": {"rpm": 7}}, format="json")
-    assert (changed.json()["name"], changed.json()["limits"]["rpm"]) == ("new", 7)
+    changes = {"name": "new", "priority": "batch", "limits": {"rpm": 7}}
+    changed = of(user).patch(f"{PATH}/{key.pk}", changes, format="json").json()
+    assert (changed["name"], changed["priority"], changed["limits"]["rpm"]) == ("new", "batch", 7)
     assert of(user).delete(f"{PATH}/{key.pk}").status_code == 204
     assert by_key(secret).get("/api/v1/usage").status_code == 401
     assert of(user).get(PATH).json()["keys"] == []

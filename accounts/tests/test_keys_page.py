@@ -62,6 +62,7 @@ def test_everything_in_the_form_reaches_the_key(user):
         "expires": "30",
         "models": "a， b、c",
         "addresses": "10.0.0.1/8\n2001:db8::/32",
+        "priority": "batch",
         "budget": "1.5",
         "budget_period": "week",
         "requests_per_minute": "5",
@@ -72,7 +73,8 @@ def test_everything_in_the_form_reaches_the_key(user):
     key = ApiKey.objects.get()
     assert (key.scopes, key.allowed_models) == (["inference", "usage:read"], ["a", "b", "c"])
     assert key.allowed_addresses == ["10.0.0.0/8", "2001:db8::/32"]
-    assert (key.budget, key.budget_period) == (1_500_000, "week")
+    assert (key.priority, key.budget, key.budget_period) == ("batch", 1_500_000, "week")
+    assert "priority: batch" in logged_in(user).get(PATH).content.decode()
     assert (key.requests_per_minute, key.tokens_per_minute, key.concurrent_requests) == (5, 0, 2)
     assert (key.expires_at - key.created_at).days in {29, 30}
 
@@ -85,6 +87,7 @@ def test_everything_in_the_form_reaches_the_key(user):
         ("scopes", {"scopes": ["root"]}),
         ("addresses", {"addresses": "10.0.0.0/99"}),
         ("expires", {"expires": "-1"}),
+        ("priority", {"priority": "urgent"}),
         ("budget", {"budget": "-1"}),
         ("budget", {"budget": "NaN"}),
         ("requests_per_minute", {"requests_per_minute": "x"}),
@@ -95,6 +98,12 @@ def test_what_is_wrong_is_told_at_its_field(user, field, change):
     assert answer.status_code == 400
     assert list(answer.context["form"].errors) == [field]
     assert not ApiKey.objects.exists()
+
+
+def test_further_bounds_open_where_something_is_filled_in(user):
+    wrong = {"name": "", "scopes": ["inference"], "priority": "interactive", "budget_period": ""}
+    for more, opened in (({}, False), ({"priority": "batch"}, True), ({"models": "a"}, True)):
+        assert logged_in(user).post(PATH, {**wrong, **more}).context["form"].further_is_open is opened
 
 
 def test_revoking_and_a_new_secret(user):

@@ -10,7 +10,7 @@ from django.test import Client
 from django.utils import timezone
 
 from accounts import keys
-from accounts.models import ApiKey, User
+from accounts.models import ApiKey, AuditEntry, User
 from accounts.secrets_at_rest import keyed_hash
 from tests.console.conftest import in_dialog, logged_in, make_group, make_key, make_model, once, person
 
@@ -67,6 +67,7 @@ def test_every_rule_is_stored(as_administrator: Client, user: User):
         allowed_models=["tiny"],
         expires_at=until.strftime("%Y-%m-%dT%H:%M"),
         allowed_addresses="10.0.0.0/8\r\n2001:db8::/32, 192.0.2.7",
+        priority="batch",
         budget="2.5",
         budget_period="month",
         requests_per_minute="10",
@@ -76,6 +77,9 @@ def test_every_rule_is_stored(as_administrator: Client, user: User):
     assert (key.scopes, key.allowed_models) == (["inference", "usage:read"], ["tiny"])
     assert key.allowed_addresses == ["10.0.0.0/8", "2001:db8::/32", "192.0.2.7/32"]
     assert (key.expires_at, key.budget, key.budget_period) == (until, 2_500_000, "month")
+    assert key.priority == "batch"
+    for path in (KEYS, f"{KEYS}{key.pk}/change/"):
+        assert re.search(r">\s*batch\s*<", as_administrator.get(path).content.decode())
     assert (key.requests_per_minute, key.tokens_per_minute, key.concurrent_requests) == (10, 0, 2)
 
 
@@ -99,6 +103,7 @@ def test_the_owner_is_named_where_the_page_does_not_know(as_administrator: Clien
         ({"username": "ben", "scopes": ["root"]}, "scopes"),
         ({"username": "ben", "allowed_addresses": "here"}, "allowed_addresses"),
         ({"username": "ben", "expires_at": "2001-01-01T00:00"}, "expires_at"),
+        ({"username": "ben", "priority": "urgent"}, "priority"),
         ({"username": "ben", "budget": "-1"}, "budget"),
         ({"username": "ben", "which_models": "chosen"}, "allowed_models"),
         ({"username": "ben", "requests_per_minute": "x"}, "requests_per_minute"),
@@ -155,7 +160,7 @@ def test_the_list_takes_few_queries(as_administrator: Client, django_assert_max_
 
 
 def test_rules_can_be_changed_and_the_key_stays(as_administrator: Client, user: User):
-    key = make_key(user, allowed_models=["gone"], requests_per_minute=5)
+    key = make_key(user, allowed_models=["gone"], requests_per_minute=5, priority="batch")
     path = f"{KEYS}{key.pk}/change_rules/"
     form = as_administrator.get(path).context["form"]
     assert (form["name"].value(), form["requests_per_minute"].value(), form["allowed_models"].value()) == (
@@ -163,11 +168,13 @@ def test_rules_can_be_changed_and_the_key_stays(as_administrator: Client, user: 
         5,
         ["gone"],
     )
-    data = {**RULES, "_form_submitted": "on", "name": "other", "tokens_per_minute": "7"}
+    assert form["priority"].value() == "batch"
+    data = {**RULES, "_form_submitted": "on", "name": "other", "priority": "interactive", "tokens_per_minute": "7"}
     assert as_administrator.post(path, data).status_code == 302
     stored = ApiKey.objects.get()
     assert (stored.name, stored.requests_per_minute, stored.tokens_per_minute) == ("other", 0, 7)
-    assert (stored.hash, stored.allowed_models) == (key.hash, [])
+    assert (stored.hash, stored.allowed_models, stored.priority) == (key.hash, [], "interactive")
+    assert AuditEntry.objects.filter(action="key.update").latest("pk").changes["priority"] == ["batch", "interactive"]
     answer = as_administrator.post(path, {**data, "allowed_addresses": "x"})
     assert answer.context["form"].errors["allowed_addresses"]
 
