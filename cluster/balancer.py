@@ -1,46 +1,116 @@
 """Which replica gets a request. Pure: no database, no I/O, no clock, so that a simulation can drive it with 10,000 replicas.
 
-The rule is least busy relative to slots: (busy + queued) / slots, smallest first. Among equals the caller's cursor
-decides, which the caller raises by one a request, so that equal replicas take turns. A replica that is draining or has
-no free slot is never chosen: the caller's fair queue, not the replica's, is where requests wait.
+The rule is the least cost in seconds, until the request's last token:
+
+    seconds until it has a free slot
+    + tokens of the prompt that it has to read / tokens it reads a second
+    + tokens of the answer / tokens it writes a second with one more answer under way
+
+Every term is measured, none is a weight that somebody chose. A replica that remembers the conversation wins as long as waiting
+for it costs less than reading everything again elsewhere, so a prefix that many want gets further homes by the same arithmetic.
+Among equals the caller's cursor decides, which the caller raises by one a request. docs/routing.md has the reasons.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
+from math import ceil
+
+NEARLY = 1e-9  # seconds that make no difference
+BOUND = 1.25  # times the mean load that a replica may have where conversations are bound to one by their hash
 
 
-@dataclass(frozen=True, slots=True)
+class Policy(StrEnum):
+    COST = "cost"
+    LEAST_BUSY = "least_busy"
+    ROUND_ROBIN = "round_robin"
+    HASH = "hash"
+
+
+@dataclass(slots=True)
 class Candidate:
-    """One replica as the caller sees it now. ``queued``: requests promised to it that have not begun."""
+    """One replica as the caller sees it now, for one request. ``wait``: seconds until it has a free slot, 0 when it has one.
+    Speeds in tokens a second; ``cached``: tokens of the prompt that it remembers."""
 
     id: int
     slots: int
     busy: int = 0
-    queued: int = 0
-    draining: bool = False
+    wait: float = 0.0
+    reading: float = 1.0
+    writing: float = 1.0
+    cached: float = 0.0
 
     @property
-    def free(self) -> int:
-        """How many more requests it may take."""
-        return 0 if self.draining else max(0, self.slots - self.busy - self.queued)
+    def is_free(self) -> bool:
+        return self.busy < self.slots
 
     @property
     def load(self) -> float:
-        return (self.busy + self.queued) / self.slots if self.slots > 0 else float("inf")
+        return self.busy / self.slots if self.slots > 0 else float("inf")
 
 
-def choose(candidates: Sequence[Candidate], cursor: int) -> Candidate | None:
-    """The candidate for the next request, or None while every one is full or draining."""
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is known of a request: tokens of its prompt and, expected, of its answer. ``key``: the same for all turns of a
+    conversation."""
+
+    prompt: float = 0.0
+    answer: float = 0.0
+    key: int = 0
+
+
+def seconds(candidate: Candidate, request: Request) -> float:
+    """Expected until the last token of the answer."""
+    read_again = max(request.prompt - candidate.cached, 0.0)
+    return candidate.wait + read_again / candidate.reading + request.answer / candidate.writing
+
+
+def by_cost(candidates: Sequence[Candidate], request: Request, cursor: int) -> Candidate | None:
+    """May be one without a free slot: waiting for it is better than any other then."""
+    return _least(candidates, lambda candidate: seconds(candidate, request), cursor)
+
+
+def least_busy(candidates: Sequence[Candidate], request: Request, cursor: int) -> Candidate | None:
+    """Relative to slots."""
+    return _least(
+        [candidate for candidate in candidates if candidate.is_free], lambda candidate: candidate.load, cursor
+    )
+
+
+def round_robin(candidates: Sequence[Candidate], request: Request, cursor: int) -> Candidate | None:
+    """Each in turn, passing over those without a free slot."""
+    in_turn = [candidates[(cursor + step) % len(candidates)] for step in range(len(candidates))]
+    return next((candidate for candidate in in_turn if candidate.is_free), None)
+
+
+def by_hash(candidates: Sequence[Candidate], request: Request, cursor: int) -> Candidate | None:
+    """Each conversation has an order of replicas of its own (rendezvous hashing, Thaler and Ravishankar 1998); it gets the first
+    whose load is within bounds (consistent hashing with bounded loads, Mirrokni, Thorup and Zadimoghaddam 2018)."""
+    free = [candidate for candidate in candidates if candidate.is_free]
+    if not free:
+        return None
+    share = BOUND * (sum(one.busy for one in candidates) + 1) / sum(one.slots for one in candidates)
+    within = [candidate for candidate in free if candidate.busy < ceil(share * candidate.slots)] or free
+    return max(within, key=lambda candidate: hash((request.key, candidate.id)))
+
+
+def _least(candidates: Sequence[Candidate], figure: Callable[[Candidate], float], cursor: int) -> Candidate | None:
     least = float("inf")
     equals: list[Candidate] = []
     for candidate in candidates:
-        if not candidate.free:
-            continue
-        load = candidate.load
-        if load < least:
-            least, equals = load, [candidate]
-        elif load == least:
+        value = figure(candidate)
+        if value < least - NEARLY:
+            least, equals = value, [candidate]
+        elif value <= least + NEARLY:
             equals.append(candidate)
     return equals[cursor % len(equals)] if equals else None
+
+
+CHOOSERS: dict[Policy, Callable[[Sequence[Candidate], Request, int], Candidate | None]] = {
+    Policy.COST: by_cost,
+    Policy.LEAST_BUSY: least_busy,
+    Policy.ROUND_ROBIN: round_robin,
+    Policy.HASH: by_hash,
+}

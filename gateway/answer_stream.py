@@ -117,6 +117,8 @@ class AnswerStream:
         """Up to the one in which the engine says that it failed, if so."""
         if self._joint is not None:
             events = self._joint.fit(chunk)
+            if events:
+                self._exchange.answers()
         elif not self._half and chunk.endswith(EVENT_END):
             events = chunk
         else:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from gateway import bodies, media, upstream
 from gateway.billing import billing
-from gateway.slots import ReplicaSlots
+from gateway.routing import ReplicaSlots
 from gateway.upstream import ReplicaFailed
 from gateway.usage import TokenCount, read_figures, total
 
@@ -101,7 +101,7 @@ async def of_prompt(exchange: Exchange, delivered: int) -> TokenCount:
 async def of_prompt_read(exchange: Exchange, seconds: float) -> TokenCount:
     """As much of the prompt as the replica can have read in ``seconds``."""
     prompt = await prompt_tokens(exchange)
-    speed = exchange.pool.prompt_per_second
+    speed = exchange.pool.router.fleet.speeds.seen_reading
     return TokenCount(prompt=prompt if speed is None else min(prompt, round(speed * seconds)))
 
 

@@ -29,7 +29,8 @@ from accounts.callers import Caller
 from accounts.models import UsageRecord, new_request_id
 from accounts.prices import Price
 from accounts.quota import Held, HoldRequest, Settlement, UsageFigures, note_of
-from gateway import bodies, counting, dialect, ending, errors, metrics, resolving, stats, upstream
+from cluster.prefixes import Prompt
+from gateway import bodies, counting, dialect, ending, errors, metrics, prompts, resolving, stats, upstream
 from gateway.answer_stream import AnswerStream
 from gateway.billing import billing
 from gateway.bodies import Plan
@@ -152,12 +153,10 @@ async def _ask_freely(request: InferenceRequest, endpoint: Endpoint, pool: Model
     )
 
 
-def _slot_request(
-    request: InferenceRequest, raw: bytes, cost: int = 1, failed: frozenset[int] = frozenset()
-) -> SlotRequest:
+def _slot_request(request: InferenceRequest, raw: bytes, cost: int = 1) -> SlotRequest:
     """The caller decides for whom and how urgent it is, no header does."""
     caller = request.caller
-    return SlotRequest(caller.tenant, cost, len(raw), caller.priority, request.deadline, failed)
+    return SlotRequest(caller.tenant, cost, len(raw), caller.priority, request.deadline)
 
 
 def _longest_context(pool: ModelPool) -> int | None:
@@ -172,8 +171,8 @@ class Exchange:
 
     __slots__ = (
         "_arrived_at", "_continuation", "_delivered", "_failed", "_first_content", "_limit", "_note", "_noting",
-        "_patient_until", "_queued_until", "_raw", "_sent", "_settled", "_uncut", "_wanted", "endpoint", "lease",
-        "place", "plan", "pool", "price", "prompt_bound", "replica_label", "request", "resumed",
+        "_patient_until", "_prompt", "_queued_until", "_raw", "_sent", "_settled", "_uncut", "_wanted", "endpoint",
+        "lease", "place", "plan", "pool", "price", "prompt_bound", "replica_label", "request", "resumed",
     )  # fmt: skip
 
     def __init__(
@@ -198,6 +197,7 @@ class Exchange:
         self._noting: asyncio.TimerHandle | None = None
         self._settled = False
         self._raw = b""
+        self._prompt: Prompt | None = None
         self._continuation: Continuation | None = None
         self._patient_until = 0.0  # replicas that cannot be reached are tried again
         self.resumed = 0  # how often another replica went on with the answer
@@ -256,10 +256,7 @@ class Exchange:
         """The next replica's answer: its head and first bytes, or the whole where it is no stream. Keeps the slot then."""
         while True:
             self._sent = None
-            wanted = _slot_request(self.request, self._raw, self._expected_cost(), self._failed)
-            if self.resumed:  # it has begun long ago
-                wanted = replace(wanted, deadline=None, returned=True)
-            lease = await self.pool.take(wanted, self.request.on_queue)
+            lease = await self.pool.take(self._slot_request(), self.request.on_queue)
             self.lease, self.replica_label = lease, lease.replica.label
             self._sent = monotonic()
             if self._first_content is None:
@@ -272,9 +269,20 @@ class Exchange:
                 lease.release()
                 raise
 
-    def _expected_cost(self) -> int:
-        prompt = self.plan.likely_read(_longest_context(self.pool))
-        return self.pool.expectation.cost(prompt, self._limit, self.plan.answers)
+    def _slot_request(self) -> SlotRequest:
+        expectation, answers = self.pool.expectation, self.plan.answers
+        if self._prompt is None:
+            self._prompt = prompts.chain(self.endpoint, self.request.body)
+        likely = self.plan.likely_read(_longest_context(self.pool))
+        wanted = _slot_request(self.request, self._raw, expectation.cost(likely, self._limit, answers))
+        return replace(
+            wanted,
+            prompt=self._prompt,
+            tokens=expectation.request(self._prompt, likely, self._limit, answers),
+            excluded=self._failed,
+            returned=self.resumed > 0,
+            deadline=wanted.deadline if not self.resumed else None,  # it has begun long ago
+        )
 
     def replica_failed(self, error: ReplicaFailed) -> None:
         """Before its first content. Raises GatewayError unless another one may be tried."""
@@ -286,7 +294,7 @@ class Exchange:
         if error.unreachable and monotonic() < self._patient_until:
             return
         self._failed |= {lease.replica.view.id}
-        if len(self._failed) >= ATTEMPTS:
+        if len(self._failed) >= ATTEMPTS or not self.pool.router.budget.spend():
             raise errors.upstream_error()
         metrics.RETRIES.labels(self.pool.view.name).inc()
 
@@ -333,10 +341,17 @@ class Exchange:
 
     def content_began(self) -> None:
         self._first_content = monotonic()
+        self.answers()
         if self.streams:
             self.note()
             loop = asyncio.get_running_loop()
             self._noting = loop.call_later(NOTE_PROMPT_AFTER, counting.note_prompt, self)
+
+    def answers(self) -> None:
+        """The replica does: it works, and has read the prompt."""
+        if self.lease is not None:
+            self.lease.placement.was_read = True
+            self.pool.router.succeeded(self.lease.replica)
 
     def note(self, prompt: int = 0) -> None:
         """What it would cost if this process were killed now; ``delivers`` keeps the answer's tokens up to date."""
@@ -436,10 +451,9 @@ class Exchange:
         return round((count.completion - 1) / (now - self._first_content), 2)
 
     def settle_counted(self, outcome: str, status: int, count: TokenCount) -> None:
-        if count.prompt_per_second is not None:
-            self.pool.prompt_per_second = count.prompt_per_second
-        if outcome == Outcome.COMPLETED:
-            self.pool.expectation.learn(count, self.plan.answers)
+        if outcome == Outcome.COMPLETED and self.lease is not None and not self.resumed:
+            size = self._prompt.size if self._prompt is not None and not self.plan.pictures.count else 0
+            self.pool.learn(self.lease, count, self.plan.answers, size)
         self.settle(outcome, status, count)
 
     def _settle_whole(self, body: bytes) -> None:

@@ -16,6 +16,11 @@ QUEUE_WAIT = Histogram("llm_queue_wait_seconds", "Waited for a free slot", ["mod
 DURATION = Histogram("llm_request_seconds", "From a request's arrival to its end", ["model"], buckets=_WAITS)
 PROMPT_TOKENS = Counter("llm_prompt_tokens", "Tokens of prompts", ["model"])
 CACHED_TOKENS = Counter("llm_cached_prompt_tokens", "Tokens of prompts that a replica remembered", ["model"])
+EXPECTED_CACHED_TOKENS = Counter(
+    "llm_expected_cached_prompt_tokens",
+    "Tokens of prompts that the replica was chosen for, as it should remember them",
+    ["model"],
+)
 COMPLETION_TOKENS = Counter("llm_completion_tokens", "Tokens of answers", ["model"])
 RETRIES = Counter("llm_retries", "Requests sent to another replica before the first byte", ["model"])
 RESUMED = Counter(

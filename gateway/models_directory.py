@@ -12,7 +12,9 @@ from django.conf import settings
 from django.db import DatabaseError, connection
 
 from accounts.callers import Caller
-from accounts.prices import Policy, default_policy, policies
+from accounts import prices
+from accounts.prices import default_policy
+from cluster.balancer import Policy
 from gateway import errors, naming
 from gateway.demand import DemandReports
 from gateway.slots import ModelPool
@@ -27,10 +29,10 @@ LONGEST_PAUSE = 8.0  # while the database cannot be read
 FIRST_READ_SECONDS = 10.0
 
 
-def _read() -> tuple[dict[str, ModelView], dict[str, Policy]]:
+def _read() -> tuple[dict[str, ModelView], dict[str, prices.Policy]]:
     """In the directory's own thread, on its own connection."""
     try:
-        return serving_snapshot(), policies()
+        return serving_snapshot(), prices.policies()
     except DatabaseError:
         connection.close()  # a broken connection is opened anew next time
         raise
@@ -42,7 +44,7 @@ class ModelsDirectory:
     def __init__(self) -> None:
         self.pools: dict[str, ModelPool] = {}
         self._names: dict[str, str] = {}  # of models, by what else stands for them
-        self.policies: dict[str, Policy] = {}
+        self.policies: dict[str, prices.Policy] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="models-directory")
         self._first_read = asyncio.Event()
         self._news = asyncio.Event()
@@ -64,7 +66,7 @@ class ModelsDirectory:
         """Whether the model answers requests right now."""
         return (pool := self.pools.get(name)) is not None and pool.slots > 0
 
-    def policy(self, name: str) -> Policy:
+    def policy(self, name: str) -> prices.Policy:
         """What the model costs and how much of it may be asked for."""
         return self.policies.get(name) or default_policy()
 
@@ -98,6 +100,7 @@ class ModelsDirectory:
                     settings.MODEL_WAIT_SECONDS,
                     settings.QUEUE_WAIT_SECONDS,
                     wanted=self._news.set,
+                    policy=Policy(settings.ROUTING),
                 )
         for name in self.pools.keys() - snapshot.keys():
             self.pools.pop(name).update(None, seen_at)

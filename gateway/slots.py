@@ -8,10 +8,14 @@ from collections.abc import Awaitable, Callable, Hashable, Iterable
 from dataclasses import dataclass
 from time import monotonic
 
-from cluster.balancer import Candidate, choose
-from gateway import errors
+from cluster.balancer import Policy, Request
+from cluster.fleet import Choice, Member
+from cluster.prefixes import NOTHING, Prompt
+from gateway import errors, metrics
 from gateway.expectation import Expectation
 from gateway.queue import FairQueue, Priority, QueueFull, estimated_wait
+from gateway.routing import Placement, ReplicaSlots, Router
+from gateway.usage import TokenCount
 from models_app.demand import Report
 from models_app.selectors import ModelView, ReplicaView
 from models_app.states import COMING, State
@@ -20,6 +24,8 @@ from models_app.states import COMING, State
 OnQueue = Callable[[int, int, bool], Awaitable[bool]]
 # How quickly the mean time a slot is taken follows what is seen, and what it is taken for before anything was seen.
 MEAN_WEIGHT = 0.1
+LOOK_EVERY = 0.25  # seconds between two looks at slots that are free and wanted by nobody who waits
+PREFIX_ENTRIES = 200_000  # of each model; about 35 MB, where they are all in use
 FIRST_MEAN = 5.0
 POSITION_EVERY = 0.5  # seconds between two looks whether somebody who waits and wants to know it has another position
 TELL_EVERY = 5.0  # seconds after which the same position is told again, so that a line does not look dead
@@ -28,18 +34,22 @@ LOAD_SECONDS = 10.0  # what loading a model is taken for before it was seen
 # Seconds after which a batch request counts as an interactive one; half of what it may wait, where that is less.
 BATCH_AGEING = 60.0
 LONGEST_RETRY_AFTER = 60  # seconds; the official clients do not come back by themselves for more
+NO_TOKENS = Request()
 
 
 @dataclass(frozen=True, slots=True)
 class SlotRequest:
     """Who wants a slot, and for what. ``cost`` in tokens, ``size`` in bytes; ``deadline`` (monotonic): until then or not at all;
-    ``excluded``: ids of replicas that have failed it already; ``returned``: it had a slot and lost it."""
+    ``prompt`` and ``tokens``: by what the replica is chosen; ``excluded``: ids of replicas that have failed it already;
+    ``returned``: it had a slot and lost it."""
 
     tenant: Hashable
     cost: int = 1
     size: int = 0
     priority: Priority = "interactive"
     deadline: float | None = None
+    prompt: Prompt = NOTHING
+    tokens: Request = NO_TOKENS
     excluded: frozenset[int] = frozenset()
     returned: bool = False
 
@@ -61,47 +71,34 @@ class Standing:
         return {"x-queue-position": str(self.position), "x-queue-estimate-ms": str(self.estimate_ms)}
 
 
-class ReplicaSlots:
-    """One replica and how many of its slots this process has taken."""
-
-    __slots__ = ("aside_since", "busy", "view")
-
-    def __init__(self, view: ReplicaView) -> None:
-        self.view = view
-        self.busy = 0
-        self.aside_since: float | None = None
-
-    @property
-    def serves(self) -> bool:
-        return self.aside_since is None and self.view.state == State.READY
-
-    @property
-    def label(self) -> str:
-        return f"{self.view.model}/{self.view.number}"
-
-
 class Lease:
     """One slot of one replica, until released."""
 
-    __slots__ = ("_pool", "_since", "replica", "standing")
+    __slots__ = ("_pool", "placement", "standing")
 
-    def __init__(self, pool: ModelPool, replica: ReplicaSlots) -> None:
+    def __init__(self, pool: ModelPool, placement: Placement) -> None:
         self._pool: ModelPool | None = pool
-        self._since = monotonic()
-        self.replica = replica
+        self.placement = placement
         self.standing = Standing()
+
+    @property
+    def replica(self) -> ReplicaSlots:
+        return self.placement.replica
 
     def release(self) -> None:
         """Gives the slot to whoever waits. The second call does nothing."""
         if self._pool is not None:
             pool, self._pool = self._pool, None
-            pool.give_back(self.replica, monotonic() - self._since)
+            pool.give_back(self.placement)
 
 
 class _Waiter:
-    __slots__ = ("began", "future", "request", "standing")
+    """``waits_for``: a replica without a free slot that is better for it than any that has one."""
+
+    __slots__ = ("began", "future", "request", "standing", "waits_for")
 
     def __init__(self, request: SlotRequest) -> None:
+        self.waits_for: Member | None = None
         self.began = monotonic()
         self.request = request
         self.standing = Standing()
@@ -119,24 +116,29 @@ class ModelPool:
         coming_wait: float,
         queue_wait: float,
         wanted: Callable[[], object] = lambda: None,
+        policy: Policy = Policy.COST,
     ) -> None:
         """``wanted`` is called when the first one waits for a model that has to be loaded."""
         self.view = view
         self._wanted = wanted
         self._gone = False
         self._used_at: float | None = None
-        self.replicas: dict[int, ReplicaSlots] = {}
+        self.router = Router(policy, PREFIX_ENTRIES)
+        self._choice: Choice | None = None  # of the waiter that was asked last
+        self._looking: asyncio.TimerHandle | None = None
         self._queue: FairQueue[_Waiter] = FairQueue(queue_limit, queue_bytes, min(BATCH_AGEING, queue_wait / 2))
         self.coming_wait = coming_wait
         self._queue_wait = queue_wait
-        self._cursor = 0
         self._mean = FIRST_MEAN
         self._mean_is_seen = False
         self.expectation = Expectation()
-        self.prompt_per_second: float | None = None  # how fast the replicas read prompts, as last seen
         self.update(view, monotonic())
 
     # -- what there is -------------------------------------------------------------------------------------------------
+    @property
+    def replicas(self) -> dict[int, ReplicaSlots]:
+        return self.router.replicas
+
     @property
     def queued(self) -> int:
         return len(self._queue)
@@ -176,14 +178,7 @@ class ModelPool:
         if view is not None:
             self.view = view
         views: Iterable[ReplicaView] = view.replicas if view is not None else ()
-        known = self.replicas
-        self.replicas = {}
-        for replica_view in views:
-            replica = known.get(replica_view.id) or ReplicaSlots(replica_view)
-            replica.view = replica_view
-            if replica.aside_since is not None and replica.aside_since < seen_at:
-                replica.aside_since = None
-            self.replicas[replica_view.id] = replica
+        self.router.update(views, seen_at)
         if view is None or not (self.slots or self._coming):
             self._refuse_all()
         for waiter in [waiter for waiter in self._queue if self._has_failed_everywhere(waiter.request.excluded)]:
@@ -193,59 +188,77 @@ class ModelPool:
     def failed(self, replica: ReplicaSlots, *, unreachable: bool) -> None:
         """It gave no answer. One that cannot be reached, or may be on its way out for it is loaded when asked for, gets nothing
         until a later snapshot shows it ready."""
-        if unreachable or self.view.on_demand:
-            replica.aside_since = monotonic()
+        self.router.failed(replica, aside=unreachable or self.view.on_demand)
 
     # -- taking and giving back ---------------------------------------------------------------------------------------
     def any_replica(self) -> ReplicaSlots | None:
         """For requests that need no slot."""
-        serving = [replica for replica in self.replicas.values() if replica.serves]
+        serving = self.router.serving
         self._used_at = monotonic()
         return min(serving, key=lambda replica: replica.busy, default=None)
 
-    def try_take(self, excluded: frozenset[int]) -> Lease | None:
-        """A slot that is free right now, unless others wait for it."""
-        return None if self._queue else self._take(excluded)
-
-    def _take(self, excluded: frozenset[int]) -> Lease | None:
-        candidates = [
-            Candidate(number, replica.view.slots, replica.busy)
-            for number, replica in self.replicas.items()
-            if replica.serves and number not in excluded
-        ]
-        chosen = choose(candidates, self._cursor)
-        if chosen is None:
+    def try_take(self, request: SlotRequest) -> Lease | None:
+        """A slot that is free right now, unless others wait for it or waiting for another is better."""
+        if self._queue or not self.router.has_free_slot:
             return None
-        self._cursor += 1
-        replica = self.replicas[chosen.id]
-        replica.busy += 1
-        self._used_at = monotonic()
-        return Lease(self, replica)
+        choice = self.router.choice(request.prompt, request.tokens, request.excluded)
+        return self._lease(choice, request) if choice is not None and choice.member.is_free else None
 
-    def give_back(self, replica: ReplicaSlots, seconds: float) -> None:
-        replica.busy -= 1
+    def _lease(self, choice: Choice, request: SlotRequest) -> Lease:
         self._used_at = monotonic()
-        self._mean += MEAN_WEIGHT * (seconds - self._mean)
+        return Lease(self, self.router.place(choice, request.prompt))
+
+    def give_back(self, placement: Placement) -> None:
+        self._used_at = monotonic()
+        self._mean += MEAN_WEIGHT * (self._used_at - placement.began - self._mean)
         self._mean_is_seen = True
+        self.router.give_back(placement)
         self._serve()
 
-    def _can_take(self, waiter: _Waiter) -> bool:
-        return any(
-            replica.serves and replica.busy < replica.view.slots and number not in waiter.request.excluded
-            for number, replica in self.replicas.items()
-        )
+    def _wants(self, waiter: _Waiter) -> bool:
+        """Whether it takes one of the slots that are free."""
+        request = waiter.request
+        self._waits_for_nobody(waiter)
+        choice = self._choice = self.router.choice(request.prompt, request.tokens, request.excluded)
+        if choice is None or choice.member.is_free:
+            return choice is not None
+        waiter.waits_for = choice.member
+        choice.member.promised += 1
+        return False
+
+    @staticmethod
+    def _waits_for_nobody(waiter: _Waiter) -> None:
+        """It waits for nobody in particular any more."""
+        if waiter.waits_for is not None:
+            waiter.waits_for.promised -= 1
+            waiter.waits_for = None
 
     def _serve(self) -> None:
-        while self._queue and any(r.serves and r.busy < r.view.slots for r in self.replicas.values()):
-            waiter = self._queue.pop(monotonic(), self._can_take)
-            if waiter is None:
-                return
-            lease = self._take(waiter.request.excluded)
-            if lease is not None and not waiter.future.done():
-                lease.standing = waiter.standing
-                waiter.future.set_result(lease)
-            elif lease is not None:
+        while self._queue and self.router.has_free_slot:
+            waiter = self._queue.pop(monotonic(), self._wants)
+            if waiter is None or self._choice is None:
+                break
+            lease = self._lease(self._choice, waiter.request)
+            if waiter.future.done():
                 lease.release()
+                continue
+            lease.standing = waiter.standing
+            waiter.future.set_result(lease)
+        self._look_again()
+
+    def _look_again(self) -> None:
+        """As time passes, whoever lets slots go by for a better one may want one of them after all."""
+        if self._looking is not None:
+            self._looking.cancel()
+            self._looking = None
+        if self._queue and self.router.has_free_slot:
+            self._looking = asyncio.get_running_loop().call_later(LOOK_EVERY, self._serve)
+
+    def learn(self, lease: Lease, count: TokenCount, answers: int, size: int) -> None:
+        """From a whole answer. ``size``: bytes of its prompt, 0 where they are not text."""
+        self.expectation.learn(count, answers, size)
+        self.router.learn(lease.placement, count)
+        metrics.EXPECTED_CACHED_TOKENS.labels(self.view.name).inc(lease.placement.cached * count.prompt)
 
     def _refuse_all(self) -> None:
         for waiter in list(self._queue):
@@ -264,7 +277,9 @@ class ModelPool:
 
     async def take(self, request: SlotRequest, on_queue: OnQueue | None = None) -> Lease:
         """A slot, waited for in turn. Raises GatewayError when there will be none."""
-        if (lease := self.try_take(request.excluded)) is not None:
+        if not request.goes_first:
+            self.router.budget.asked()
+        if (lease := self.try_take(request)) is not None:
             return lease
         self._used_at = monotonic()
         if not self.slots and not self._coming:
@@ -338,12 +353,13 @@ class ModelPool:
         """One that is loaded when asked for comes back as another replica: with none there is still hope."""
         if not excluded:
             return False
-        serving = [number for number, replica in self.replicas.items() if replica.serves]
+        serving = [replica.view.id for replica in self.router.serving]
         return excluded.issuperset(serving) and (bool(serving) or not self.view.on_demand)
 
     def _leave(self, waiter: _Waiter) -> None:
         """Whoever stops waiting before taking the slot it was given passes it on."""
         self._queue.remove(waiter)
+        self._waits_for_nobody(waiter)
         future = waiter.future
         if not future.done():
             future.cancel()

@@ -74,6 +74,9 @@ OIDC_SECOND_FACTOR = env.flag("OIDC_SECOND_FACTOR", False)  # the provider asks 
 # Days for which the record of each request is kept; 0: for ever. Sums by the hour and the ledger are always kept.
 USAGE_RETENTION_DAYS = env.integer("USAGE_RETENTION_DAYS", 0, 0, 36500)
 
+# Which replica gets a request: docs/routing.md
+ROUTING = env.choice("ROUTING", "cost", ("cost", "least_busy", "round_robin", "hash"))
+
 # -- waiting for a model ----------------------------------------------------------------------------------------------
 QUEUE_LENGTH = env.integer("QUEUE_LENGTH", 200)  # requests that may wait for one model
 QUEUE_BYTES = env.integer("QUEUE_BYTES", 64 * 2**20)  # and the sum of their bodies' sizes

@@ -1,0 +1,197 @@
+"""The replicas of one model as the router sees them: who is busy since when, how fast each is, and what each remembers. Pure; the
+time is passed in.
+
+Up to ``ALL`` replicas are compared each time. Of more, those are that remember most of the prompt and those that are quickest for
+anybody, kept in order as slots are taken and given back: a decision among thousands costs what one among some dozens does.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from dataclasses import dataclass
+from itertools import islice
+
+from cluster.balancer import CHOOSERS, Candidate, Policy, Request
+from cluster.prefixes import NOTHING, Prefixes, Prompt
+from cluster.speeds import Durations, Speeds
+
+ALL = 64
+QUICKEST = 16
+FIRST_DURATION = 5.0  # seconds; what a request is taken for before any was seen
+
+
+class Member:
+    """``began``: when each of its slots that are taken was; ``promised``: requests that wait for it and for no other;
+    ``memory``: by what its cache is known."""
+
+    __slots__ = ("began", "id", "is_open", "memory", "promised", "score", "slots", "speeds")
+
+    def __init__(self, number: int, slots: int, memory: int, speeds: Speeds) -> None:
+        self.id = number
+        self.slots = slots
+        self.memory = memory
+        self.is_open = True
+        self.speeds = speeds
+        self.began: list[float] = []
+        self.promised = 0
+        self.score: float | None = None  # in the order of the quickest; none: not in it
+
+    @property
+    def busy(self) -> int:
+        return len(self.began)
+
+    @property
+    def is_free(self) -> bool:
+        return len(self.began) < self.slots
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """``member`` may have no free slot: then waiting for it is expected to be better than any that has. ``cached``: the share of
+    the prompt that it is thought to remember."""
+
+    member: Member
+    cached: float
+
+
+class Fleet:
+    def __init__(self, policy: Policy = Policy.COST, most_entries: int = 100_000) -> None:
+        self.policy = policy
+        self.members: dict[int, Member] = {}
+        self.prefixes = Prefixes(most_entries)
+        self.speeds = Speeds()
+        self.durations = Durations(FIRST_DURATION)
+        self._by_memory: dict[int, Member] = {}
+        self._memories = 0
+        self._order: list[tuple[float, int]] = []  # free members by score, when there are many
+        self._typical = Request(prompt=500.0, answer=200.0)
+        self._cursor = 0
+
+    # -- who there is ----------------------------------------------------------------------------------------------------
+    def put(self, number: int, slots: int) -> Member:
+        """Known from now on, or with another number of slots."""
+        member = self.members.get(number)
+        if member is None:
+            member = self.members[number] = Member(number, slots, 0, Speeds(self.speeds))
+            self.forget(member)
+        member.slots = slots
+        self._place(member)
+        return member
+
+    def remove(self, member: Member) -> None:
+        self.members.pop(member.id, None)
+        self._by_memory.pop(member.memory, None)
+        member.is_open = False
+        self._out_of_order(member)
+
+    def open(self, member: Member, is_open: bool) -> None:
+        """Whether it is chosen."""
+        if member.is_open != is_open:
+            member.is_open = is_open
+            self._place(member)
+
+    def forget(self, member: Member) -> None:
+        """Its process is another one now, whose cache is empty. What the old one had stays unused until it is forgotten."""
+        self._by_memory.pop(member.memory, None)
+        self._memories += 1
+        member.memory = self._memories
+        self._by_memory[member.memory] = member
+
+    def remember(self, member: Member, prompt: Prompt) -> None:
+        """It has read the whole, and is done with it."""
+        self.prefixes.remember(prompt, member.memory)
+
+    # -- slots -----------------------------------------------------------------------------------------------------------
+    def take(self, member: Member, now: float) -> None:
+        member.began.append(now)
+        self._place(member)
+
+    def give_back(self, member: Member, began: float, now: float) -> None:
+        member.began.remove(began)
+        self.durations.see(now - began)
+        self._place(member)
+
+    def wait(self, member: Member, now: float) -> float:
+        """Seconds until it has a slot for one more."""
+        if member.is_free:
+            return 0.0
+        soonest = min((self.durations.left(now - began) for began in member.began), default=self.durations.mean)
+        return soonest + member.promised * self.durations.mean / max(member.slots, 1)
+
+    # -- the choice ------------------------------------------------------------------------------------------------------
+    def choose(
+        self,
+        request: Request,
+        now: float,
+        prompt: Prompt = NOTHING,
+        allowed: set[int] | None = None,
+        kept: float | None = None,
+    ) -> Choice | None:
+        """None when nobody of ``allowed`` (all, if not given) can have it. ``kept``: the share of what replicas should remember
+        that they do, as was seen. The cursor moves on."""
+        self._cursor += 1
+        by_cost = self.policy is Policy.COST
+        members = self._quickest() if by_cost else list(self.members.values())
+        known: dict[int, int] = {}
+        if by_cost and prompt.hashes:
+            known = self.prefixes.matches(prompt, [member.memory for member in members])
+            others = [self._by_memory[memory] for memory in known if memory in self._by_memory]
+            members = list(dict.fromkeys([*members, *others]))
+        size, kept = prompt.size or 1, 1.0 if kept is None else kept
+        candidates = [
+            self._candidate(member, known.get(member.memory, 0) / size * kept * request.prompt, now)
+            for member in members
+            if member.is_open and (allowed is None or member.id in allowed)
+        ]
+        chosen = CHOOSERS[self.policy](candidates, request, self._cursor)
+        if chosen is None:
+            return None
+        member = self.members[chosen.id]
+        return Choice(member, known.get(member.memory, 0) / size)
+
+    def _candidate(self, member: Member, cached: float, now: float) -> Candidate:
+        busy = len(member.began)
+        at_work = min(busy + 1, max(member.slots, 1))
+        speeds = member.speeds
+        wait = self.wait(member, now) if busy >= member.slots else 0.0
+        return Candidate(member.id, member.slots, busy, wait, speeds.reading, speeds.writing(at_work), cached)
+
+    # -- the order of the quickest ---------------------------------------------------------------------------------------
+    def _quickest(self) -> list[Member]:
+        """All, where they are few or all busy; else some that have a free slot."""
+        order, members = self._order, self.members
+        if len(members) <= ALL:
+            return list(members.values())
+        if not order:
+            return list(islice(members.values(), ALL))
+        # Of equals, others each time.
+        equals = bisect_left(order, (order[0][0] + 1e-9, -1))
+        if equals <= QUICKEST:
+            return [members[number] for _score, number in order[:QUICKEST]]
+        start = (self._cursor - self._cursor % QUICKEST) % equals  # among which the cursor picks one
+        return [members[order[(start + step) % equals][1]] for step in range(QUICKEST)]
+
+    def _place(self, member: Member) -> None:
+        self._out_of_order(member)
+        if len(self.members) <= ALL or not self._belongs_into_order(member):
+            return
+        if not self._order:  # there are more than ALL since just now
+            for other in self.members.values():
+                if self._belongs_into_order(other) and other is not member:
+                    self._into_order(other)
+        self._into_order(member)
+
+    def _belongs_into_order(self, member: Member) -> bool:
+        return member.is_free and member.is_open and self.members.get(member.id) is member
+
+    def _into_order(self, member: Member) -> None:
+        speeds, typical = member.speeds, self._typical
+        member.score = typical.prompt / speeds.reading + typical.answer / speeds.writing(member.busy + 1)
+        insort(self._order, (member.score, member.id))
+
+    def _out_of_order(self, member: Member) -> None:
+        if member.score is not None:
+            place = bisect_left(self._order, (member.score, member.id))
+            if place < len(self._order) and self._order[place] == (member.score, member.id):
+                del self._order[place]
+            member.score = None

@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+import pytest
+
+from cluster.balancer import Policy, Request
+from cluster.fleet import ALL, Fleet
+from cluster.prefixes import Prompt
+
+ASK = Request(prompt=1000, answer=100)
+OTHER = Prompt((99,), (4000,), (False,))
+
+
+def fleet(count: int, slots: int = 2, policy: Policy = Policy.COST) -> Fleet:
+    made = Fleet(policy)
+    for number in range(count):
+        made.put(number, slots)
+    return made
+
+
+def conversation(number: int, turns: int = 1) -> Prompt:
+    hashes = tuple(hash((number, turn)) for turn in range(turns))
+    return Prompt(hashes, tuple(4000 * (turn + 1) for turn in range(turns)), (False,) * turns)
+
+
+def ask(routed: Fleet, prompt: Prompt, now: float = 0.0) -> int:
+    """One request from its beginning to its end."""
+    choice = routed.choose(ASK, now, prompt)
+    assert choice is not None
+    routed.take(choice.member, now)
+    routed.give_back(choice.member, now, now + 1)
+    routed.remember(choice.member, prompt)
+    return choice.member.id
+
+
+@pytest.mark.parametrize("count", [4, ALL + 40])
+def test_a_conversation_comes_back(count: int) -> None:
+    routed = fleet(count)
+    homes = {number: ask(routed, conversation(number)) for number in range(30)}
+    assert len(set(homes.values())) > min(count, 30) / 2
+    for turns in range(2, 5):
+        assert {number: ask(routed, conversation(number, turns)) for number in range(30)} == homes
+
+
+@pytest.mark.parametrize("count", [8, 1000])
+def test_requests_one_after_the_other_do_not_all_go_to_the_first(count: int) -> None:
+    """SGLang #32983."""
+    routed = fleet(count)
+    turns = Counter(ask(routed, conversation(number)) for number in range(16 * 20))
+    assert max(turns.values()) < 16 * 20 / min(count, 16) + 20
+
+
+@pytest.mark.parametrize("count", [10, 1000])
+def test_a_burst_fills_all_evenly(count: int) -> None:
+    routed = fleet(count)
+    for number in range(count):
+        choice = routed.choose(ASK, 0.0, conversation(number))
+        routed.take(choice.member, 0.0)
+    assert {member.busy for member in routed.members.values()} == {1}
+
+
+def test_a_new_replica_with_an_empty_cache_does_not_get_everything() -> None:
+    """SGLang #14305."""
+    routed = fleet(3)
+    homes = {number: ask(routed, conversation(number)) for number in range(12)}
+    routed.put(3, 2)
+    again = {number: ask(routed, conversation(number, 2)) for number in range(12)}
+    assert again == homes
+
+
+def test_a_hot_prefix_gets_a_second_home_when_waiting_costs_more() -> None:
+    routed = fleet(2, slots=1)
+    for duration in (1.0, 30.0):
+        routed.durations.see(duration)
+    home = routed.members[ask(routed, OTHER)]
+    routed.take(home, 0.0)
+    # It has been busy for long, and will be for longer than reading everything again takes.
+    choice = routed.choose(ASK, 25.0 - 1e-6, OTHER)
+    assert choice.member is home  # about five seconds yet, for ten of reading
+    choice = routed.choose(ASK, 60.0, OTHER)
+    assert choice.member is not home
+    # Whoever waits already makes it longer.
+    home.promised = 1
+    assert routed.choose(ASK, 25.0, OTHER).member is not home
+
+
+def test_those_that_are_closed_are_not_chosen_and_those_excluded_neither() -> None:
+    routed = fleet(3)
+    routed.open(routed.members[0], False)
+    assert {routed.choose(ASK, 0.0).member.id for _ in range(10)} == {1, 2}
+    assert {routed.choose(ASK, 0.0, allowed={2}).member.id for _ in range(3)} == {2}
+    assert routed.choose(ASK, 0.0, allowed=set()) is None
+    routed.open(routed.members[0], True)
+    assert {routed.choose(ASK, 0.0).member.id for _ in range(9)} == {0, 1, 2}
+
+
+def test_a_process_that_was_replaced_remembers_nothing() -> None:
+    routed = fleet(2)
+    home = routed.members[ask(routed, OTHER)]
+    assert routed.choose(ASK, 0.0, OTHER).cached == 1
+    routed.forget(home)
+    assert routed.choose(ASK, 0.0, OTHER).cached == 0
+
+
+def test_what_is_being_read_is_not_remembered_yet() -> None:
+    """No slot lends another what it holds: the second of a burst would read everything again, beside the first."""
+    routed = fleet(2)
+    first = routed.choose(ASK, 0.0, OTHER)
+    routed.take(first.member, 0.0)
+    assert routed.choose(ASK, 0.0, OTHER).member is not first.member
+
+
+def test_a_memory_that_was_seen_to_be_short_counts_less() -> None:
+    routed = fleet(2)
+    home = ask(routed, OTHER)
+    quick = routed.members[1 - home]
+    quick.speeds.read(400)
+    routed.members[home].speeds.read(100)
+    assert routed.choose(ASK, 0.0, OTHER).member.id == home
+    assert routed.choose(ASK, 0.0, OTHER, kept=0.1).member is quick
+
+
+def test_anything_in_any_order_leaves_it_right() -> None:
+    chance, routed = random.Random(3), fleet(ALL + 10)
+    leases: list[tuple] = []
+    for step in range(5000):
+        now = float(step)
+        match chance.randrange(6):
+            case 0 if len(routed.members) > ALL - 5:
+                routed.remove(chance.choice(list(routed.members.values())))
+            case 1:
+                routed.put(chance.randrange(2 * ALL), chance.randrange(1, 4))
+            case 2:
+                member = chance.choice(list(routed.members.values()))
+                routed.open(member, not member.is_open)
+            case 3 if leases:
+                member, began = leases.pop(chance.randrange(len(leases)))
+                routed.give_back(member, began, now)
+            case _:
+                choice = routed.choose(ASK, now, conversation(chance.randrange(50), 2))
+                if choice is not None and choice.member.is_free:
+                    assert choice.member.is_open
+                    routed.take(choice.member, now)
+                    leases.append((choice.member, now))
+    for member, began in leases:
+        routed.give_back(member, began, 6000.0)
+    assert {member.busy for member in routed.members.values()} == {0}
+    for member in routed.members.values():
+        routed.open(member, True)
+    for number in range(3 * ALL, 4 * ALL):
+        routed.put(number, 1)
+    assert len(routed._order) == len(routed.members)
