@@ -11,8 +11,8 @@ from time import monotonic
 from django.conf import settings
 from django.db import DatabaseError, connection
 
-from accounts.callers import Caller
 from accounts import prices
+from accounts.callers import Caller
 from accounts.prices import default_policy
 from cluster.balancer import Policy
 from gateway import errors, naming
