@@ -103,6 +103,10 @@ class Durations:
         self._sums = list(accumulate(reversed(self._sorted)))[::-1]
 
     @property
+    def was_seen(self) -> bool:
+        return bool(self._sorted)
+
+    @property
     def mean(self) -> float:
         return self._sums[0] / len(self._sorted) if self._sorted else self._first
 

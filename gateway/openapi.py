@@ -7,10 +7,24 @@ from typing import Any
 from gateway.app import PREFIXES
 from gateway.endpoints import ENDPOINTS, Endpoint
 from gateway.errors import Protocol
+from gateway.http import LONGEST_TIMEOUT, QUEUE_TIMEOUT
 
 # What the service answers in the end; every other refusal looks the same and stands as "default".
 ERROR_STATUSES = ("400", "401", "403", "404", "413", "429", "502", "503", "default")
 _ANY_OBJECT: dict[str, Any] = {"type": "object", "additionalProperties": True}
+_TIMEOUT: dict[str, Any] = {
+    "name": QUEUE_TIMEOUT.decode(),
+    "in": "header",
+    "description": "the longest that the client waits for the answer to begin; refused with 503 as soon as it will take longer",
+    "schema": {"type": "integer", "minimum": 0, "maximum": LONGEST_TIMEOUT},
+}
+_STANDING: dict[str, Any] = {
+    name: {"description": f"{what}; 0: it did not wait", "schema": {"type": "integer", "minimum": 0}}
+    for name, what in {
+        "x-queue-position": "place in the line when the request joined it",
+        "x-queue-estimate-ms": "how long it was likely to wait then",
+    }.items()
+}
 
 
 def _json(schema: dict[str, Any]) -> dict[str, Any]:
@@ -47,6 +61,9 @@ def _operation(
     }
     if body is not None:
         operation["requestBody"] = {"required": True, "content": _json(body)}
+        operation["parameters"] = [_TIMEOUT]
+        for status in ("200", "503"):
+            responses[status]["headers"] = _STANDING
     return operation
 
 
@@ -83,7 +100,7 @@ def _native() -> dict[str, Any]:
         },
     }
     operation = _operation("models_chat", "Ask a model", Protocol.REST, body, streams=True)
-    operation["parameters"] = [_in_path("name")]
+    operation["parameters"] += [_in_path("name")]
     return operation
 
 

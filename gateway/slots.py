@@ -22,11 +22,8 @@ from models_app.states import COMING, State
 
 # Position, estimated wait in milliseconds, and whether the model has to be loaded first. Whether it was told to anybody.
 OnQueue = Callable[[int, int, bool], Awaitable[bool]]
-# How quickly the mean time a slot is taken follows what is seen, and what it is taken for before anything was seen.
-MEAN_WEIGHT = 0.1
 LOOK_EVERY = 0.25  # seconds between two looks at slots that are free and wanted by nobody who waits
 PREFIX_ENTRIES = 200_000  # of each model; about 35 MB, where they are all in use
-FIRST_MEAN = 5.0
 POSITION_EVERY = 0.5  # seconds between two looks whether somebody who waits and wants to know it has another position
 TELL_EVERY = 5.0  # seconds after which the same position is told again, so that a line does not look dead
 LIMITS_EVERY = 5.0  # and between two looks whether somebody has waited too long
@@ -129,8 +126,6 @@ class ModelPool:
         self._queue: FairQueue[_Waiter] = FairQueue(queue_limit, queue_bytes, min(BATCH_AGEING, queue_wait / 2))
         self.coming_wait = coming_wait
         self._queue_wait = queue_wait
-        self._mean = FIRST_MEAN
-        self._mean_is_seen = False
         self.expectation = Expectation()
         self.update(view, monotonic())
 
@@ -138,6 +133,11 @@ class ModelPool:
     @property
     def replicas(self) -> dict[int, ReplicaSlots]:
         return self.router.replicas
+
+    @property
+    def _mean_seconds(self) -> float:
+        """That a slot is taken."""
+        return self.router.fleet.durations.mean
 
     @property
     def queued(self) -> int:
@@ -210,8 +210,6 @@ class ModelPool:
 
     def give_back(self, placement: Placement) -> None:
         self._used_at = monotonic()
-        self._mean += MEAN_WEIGHT * (self._used_at - placement.began - self._mean)
-        self._mean_is_seen = True
         self.router.give_back(placement)
         self._serve()
 
@@ -272,7 +270,7 @@ class ModelPool:
     # -- waiting ------------------------------------------------------------------------------------------------------
     def retry_after(self) -> int:
         """Whole seconds after which another try makes sense."""
-        waiting = estimated_wait(len(self._queue) + 1, self.slots, self._mean)
+        waiting = estimated_wait(len(self._queue) + 1, self.slots, self._mean_seconds)
         return max(1, min(round(waiting), LONGEST_RETRY_AFTER)) if self.slots else 10
 
     async def take(self, request: SlotRequest, on_queue: OnQueue | None = None) -> Lease:
@@ -335,7 +333,7 @@ class ModelPool:
         deadline, standing = waiter.request.deadline, waiter.standing
         if deadline is None or not standing.position:
             return False
-        known = self._mean_is_seen if self.slots else self.view.load_seconds is not None
+        known = self.router.fleet.durations.was_seen if self.slots else self.view.load_seconds is not None
         return waiter.began + (standing.estimate_ms / 1000 if known else 0) >= deadline
 
     def _too_late(self, waiter: _Waiter) -> errors.GatewayError:
@@ -403,6 +401,6 @@ class ModelPool:
     def _expected_wait(self, position: int, waited: float) -> float:
         """Seconds. While nothing is loaded, what loading took last counts, less what has passed."""
         if self.slots:
-            return estimated_wait(position, self.slots, self._mean)
+            return estimated_wait(position, self.slots, self._mean_seconds)
         load = self.view.load_seconds or LOAD_SECONDS
-        return max(1.0, load - waited) + estimated_wait(position - 1, self.view.slots, self._mean)
+        return max(1.0, load - waited) + estimated_wait(position - 1, self.view.slots, self._mean_seconds)

@@ -17,6 +17,7 @@ GIVEN = json.loads(os.environ["API_TEST"])
 # What whoever stops models may be told besides, in each protocol: it is not running, or stopped before it answered.
 STOPPED = {
     (503, "model_not_available"),
+    (503, "overloaded"),
     (503, "overloaded_error"),
     (502, "upstream_error"),
     (502, "api_error"),

@@ -1,0 +1,252 @@
+"""A model's slots: who gets the next one, what is told while one waits, deadlines, and who leaves."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from time import monotonic
+
+import pytest
+
+from cluster.fleet import FIRST_DURATION
+from gateway import slots
+from gateway.errors import GatewayError
+from gateway.slots import Lease, ModelPool, SlotRequest, Standing
+from models_app.selectors import ModelView, ReplicaView
+from models_app.states import State
+
+LIMIT, ROOM = 50, 1000
+BUSY = 100.0  # seconds a slot is taken, as it seems
+
+
+def view(*slot_counts: int, **more: object) -> ModelView:
+    replicas = tuple(
+        ReplicaView(number, "m", number, "here", "http://127.0.0.1:1", "k", count, None, State.READY)
+        for number, count in enumerate(slot_counts, 1)
+    )
+    state = State.READY if replicas else State.LOADING
+    plain = ModelView("m", state, 64, None, embeddings=False, description="", created=0, replicas=replicas)
+    return replace(plain, **more)
+
+
+def pool_of(*slot_counts: int, **more: object) -> ModelPool:
+    return ModelPool(view(*slot_counts, **more), LIMIT, ROOM, coming_wait=30, queue_wait=600)
+
+
+async def busy_pool(*slot_counts: int) -> tuple[ModelPool, list[Lease]]:
+    """All slots taken, and known to be taken for ``BUSY`` seconds each."""
+    pool = pool_of(*slot_counts)
+    pool.router.fleet.durations.see(BUSY)
+    leases = [await pool.take(SlotRequest("x")) for _ in range(sum(slot_counts))]
+    return pool, sorted(leases, key=lambda lease: lease.replica.view.number)
+
+
+class Asker:
+    """One who waits, in a task of its own."""
+
+    def __init__(self, pool: ModelPool, request: SlotRequest, *, listens: bool = False) -> None:
+        self.told: list[tuple[int, int, bool]] = []
+        self.task = asyncio.create_task(pool.take(request, self._hears if listens else None))
+
+    async def _hears(self, position: int, estimate_ms: int, loading: bool) -> bool:
+        self.told.append((position, estimate_ms, loading))
+        return True
+
+    @property
+    def served(self) -> bool:
+        return self.task.done() and not self.task.cancelled() and self.task.exception() is None
+
+    async def refusal(self) -> GatewayError:
+        with pytest.raises(GatewayError) as caught:
+            await self.task
+        return caught.value
+
+
+async def joined(pool: ModelPool, *requests: SlotRequest, listens: bool = False) -> list[Asker]:
+    askers = []
+    for request in requests:
+        askers.append(Asker(pool, request, listens=listens))
+        await asyncio.sleep(0)
+    return askers
+
+
+async def turns(pool: ModelPool, lease: Lease, askers: list[Asker]) -> list[int]:
+    """In which order they get the one slot there is."""
+    order: list[int] = []
+    while len(order) < len(askers):
+        lease.release()
+        await asyncio.wait([asker.task for number, asker in enumerate(askers) if number not in order], timeout=0)
+        [number] = [number for number, asker in enumerate(askers) if asker.served and number not in order]
+        order.append(number)
+        lease = askers[number].task.result()
+    return order
+
+
+async def settle() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+# -- turns -----------------------------------------------------------------------------------------------------------------
+async def test_who_finds_a_free_slot_does_not_wait() -> None:
+    lease = await pool_of(1).take(SlotRequest("a"))
+    assert lease.standing == Standing(0, 0)
+    assert lease.standing.headers == {"x-queue-position": "0", "x-queue-estimate-ms": "0"}
+
+
+async def test_a_single_request_waits_for_one_turn_and_batch_ones_for_all() -> None:
+    pool, [lease] = await busy_pool(1)
+    requests = [SlotRequest("b", priority="batch"), *[SlotRequest("many") for _ in range(5)], SlotRequest("one")]
+    askers = await joined(pool, *requests)
+    assert await turns(pool, lease, askers) == [1, 6, 2, 3, 4, 5, 0]
+
+
+async def test_what_costs_more_comes_more_seldom() -> None:
+    pool, [lease] = await busy_pool(1)
+    requests = [SlotRequest("dear", 3) for _ in range(3)] + [SlotRequest("cheap", 1) for _ in range(9)]
+    order = await turns(pool, lease, await joined(pool, *requests))
+    assert "".join("d" if number < 3 else "c" for number in order) == "dcccdcccdccc"
+
+
+async def test_who_cannot_use_what_is_free_keeps_nobody_from_it() -> None:
+    pool, leases = await busy_pool(1, 1)
+    [failed] = await joined(pool, SlotRequest("a", excluded=frozenset({1})))
+    leases[0].release()
+    assert not failed.served
+    assert (await pool.take(SlotRequest("b"))).standing == Standing(0, 0)
+    leases[1].release()
+    await settle()
+    assert failed.served
+
+
+# -- what is told ------------------------------------------------------------------------------------------------------------
+async def test_position_and_estimate_are_those_of_joining() -> None:
+    pool, leases = await busy_pool(1, 1)
+    askers = await joined(pool, *[SlotRequest("a") for _ in range(3)])
+    for _ in range(2):
+        for lease in leases:
+            lease.release()
+        leases = [asker.task.result() for asker in askers if not await settle() and asker.served][-2:]
+    standings = [asker.task.result().standing for asker in askers]
+    assert standings == [Standing(position, round(position * BUSY * 1000 / 2)) for position in (1, 2, 3)]
+
+
+async def test_what_a_waiting_one_hears_is_the_turns_to_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slots, "POSITION_EVERY", 0.005)
+    pool, [lease] = await busy_pool(1)
+    requests = [SlotRequest(tenant, cost) for tenant, cost in (("a", 9), ("a", 1), ("b", 3), ("b", 3), ("a", 1))]
+    askers = await joined(pool, *requests, listens=True)
+    left, first = list(askers), await all_positions(askers)
+    assert first == [1, 4, 2, 3, 5]
+    while left:
+        lease.release()
+        await settle()
+        [served] = [asker for asker in left if asker.served]
+        assert served.told[-1][0] == 1
+        left.remove(served)
+        lease = served.task.result()
+        assert await all_positions(left) == [first[askers.index(asker)] - 5 + len(left) for asker in left]
+
+
+async def all_positions(askers: list[Asker]) -> list[int]:
+    """What each was told last, as soon as that is a line without gaps."""
+    for _ in range(2000):
+        told = [asker.told[-1][0] for asker in askers if asker.told]
+        if sorted(told) == list(range(1, len(askers) + 1)):
+            return told
+        await asyncio.sleep(0.005)
+    raise AssertionError(told)
+
+
+async def test_while_a_model_is_loaded_the_estimate_says_how_long_that_takes() -> None:
+    pool = pool_of(on_demand=True, load_seconds=40.0)
+    [asker] = await joined(pool, SlotRequest("a"), listens=True)
+    assert asker.told == [(1, 40_000, True)]
+    asker.task.cancel()
+
+
+# -- deadlines ---------------------------------------------------------------------------------------------------------------
+async def test_a_deadline_that_cannot_be_met_is_refused_at_once() -> None:
+    pool, _leases = await busy_pool(1, 1)
+    [first] = await joined(pool, SlotRequest("a", deadline=monotonic() + BUSY / 2 + 9.5))
+    [second] = await joined(pool, SlotRequest("a", deadline=monotonic() + BUSY - 9.5))
+    refusal = await second.refusal()
+    assert (refusal.status, refusal.code, refusal.retry_after) == (503, "overloaded", 10)
+    assert refusal.headers == {"x-queue-position": "2", "x-queue-estimate-ms": str(round(1000 * BUSY))}
+    assert pool.queued == 1
+    assert not first.task.done()
+    first.task.cancel()
+
+
+async def test_a_deadline_that_passes_while_one_waits() -> None:
+    pool = pool_of(1)
+    await pool.take(SlotRequest("x"))  # how long it takes is not known, so nothing is refused for it
+    began = monotonic()
+    [asker] = await joined(pool, SlotRequest("a", deadline=began + 0.05))
+    refusal = await asker.refusal()
+    assert monotonic() >= began + 0.05
+    assert (refusal.code, refusal.headers["x-queue-position"]) == ("overloaded", "1")
+    assert refusal.retry_after >= FIRST_DURATION
+    assert pool.queued == 0
+
+
+async def test_a_deadline_that_is_over_is_met_by_a_free_slot_only() -> None:
+    pool = pool_of(1)
+    over = SlotRequest("a", deadline=monotonic())
+    await pool.take(over)
+    [asker] = await joined(pool, over)
+    assert (await asker.refusal()).code == "overloaded"
+
+
+async def test_a_model_that_takes_longer_to_load_than_one_waits() -> None:
+    pool = pool_of(on_demand=True, load_seconds=40.0)
+    [asker] = await joined(pool, SlotRequest("a", deadline=monotonic() + 30.5))
+    refusal = await asker.refusal()
+    assert (refusal.code, refusal.retry_after) == ("overloaded", 10)
+    [patient] = await joined(pool, SlotRequest("a", deadline=monotonic() + 50))
+    assert pool.queued == 1
+    patient.task.cancel()
+
+
+async def test_one_that_lost_its_replica_is_not_refused_for_an_estimate() -> None:
+    pool, leases = await busy_pool(1, 1)
+    [asker] = await joined(pool, SlotRequest("a", deadline=monotonic() + 9, excluded=frozenset({1})))
+    leases[1].release()
+    await settle()
+    assert asker.served
+
+
+# -- a full line ---------------------------------------------------------------------------------------------------------------
+async def test_who_has_most_bytes_in_a_full_line_is_refused_for_another() -> None:
+    pool, _leases = await busy_pool(1)
+    large = await joined(pool, *[SlotRequest("a", size=ROOM // 2) for _ in range(2)])
+    [small] = await joined(pool, SlotRequest("b", size=10))
+    refusal = await large[1].refusal()
+    assert (refusal.status, refusal.code) == (503, "overloaded")
+    assert (refusal.retry_after, refusal.headers["x-queue-position"]) == (60, "2")
+    [more] = await joined(pool, SlotRequest("a", size=ROOM // 2))
+    refusal = await more.refusal()
+    assert (refusal.code, refusal.headers["x-queue-position"]) == ("overloaded", "3")
+    for asker in (large[0], small):
+        assert not asker.task.done()
+        asker.task.cancel()
+
+
+# -- leaving -----------------------------------------------------------------------------------------------------------------
+async def test_who_leaves_is_out_of_the_line_at_once() -> None:
+    pool, [lease] = await busy_pool(1)
+    askers = await joined(pool, *[SlotRequest("a") for _ in range(3)])
+    askers[0].task.cancel()
+    await settle()
+    assert pool.queued == 2
+    assert await turns(pool, lease, askers[1:]) == [0, 1]
+
+
+async def test_who_leaves_in_the_moment_of_its_turn_passes_it_on() -> None:
+    pool, [lease] = await busy_pool(1)
+    askers = await joined(pool, *[SlotRequest("a") for _ in range(2)])
+    lease.release()
+    askers[0].task.cancel()
+    await settle()
+    assert askers[1].served
+    assert (pool.queued, pool.busy) == (0, 1)
