@@ -7,9 +7,10 @@ import logging
 from typing import TYPE_CHECKING
 
 import aiohttp
+from django.conf import settings
 
 from accounts.models import UsageRecord
-from gateway import counting, ending, errors, resumption, upstream
+from gateway import counting, ending, errors, leaving, resumption, upstream
 from gateway.errors import GatewayError
 from gateway.resumption import Delivered, Joint
 from gateway.upstream import ReplicaFailed
@@ -78,7 +79,8 @@ class AnswerStream:
         except asyncio.CancelledError:
             if self._done or not ending.has_begun():
                 raise
-            return self._cut_short()
+            # This process ends, and with it the answer: the client hears so before the connection closes.
+            return self._ended_with(errors.unavailable())
 
     async def _next(self) -> bytes:
         if self._reading_prompt and (event := await self._before_content()):
@@ -88,6 +90,8 @@ class AnswerStream:
                 chunk = await self._read()
             except (*UNREADABLE, ReplicaFailed) as error:
                 told = await self._at_end(error)
+            except GatewayError as error:
+                told = self._ended_with(error)
             else:
                 told = self._passed_on(chunk) if chunk else await self._at_end(EOFError("the answer has no end"))
             if told:
@@ -98,6 +102,8 @@ class AnswerStream:
         """Nothing at the end."""
         if self._lost is not None:
             raise self._lost
+        if self._exchange.is_overdue:
+            raise errors.took_too_long(settings.ANSWER_SECONDS)
         if self._first:
             chunk, self._first = self._first, b""
             return chunk
@@ -156,11 +162,12 @@ class AnswerStream:
             self._end(Outcome.COMPLETED)
             return rest
         logger.warning("%s broke off request %s: %r", exchange.replica_label, exchange.request.request_id, error)
-        if await self._goes_on():
-            return b""
+        return b"" if await self._goes_on() else self._ended_with(errors.upstream_error())
+
+    def _ended_with(self, error: GatewayError) -> bytes:
         self._end(Outcome.FAILED)
         # An empty line first: the replica may have died in the middle of an event.
-        return EVENT_END + errors.as_event(errors.upstream_error(), exchange.endpoint.protocol)
+        return EVENT_END + errors.as_event(error, self._exchange.endpoint.protocol)
 
     async def _missing_end(self, reason: str) -> bytes:
         """The last events, where the replica was lost before them but after the answer."""
@@ -257,11 +264,6 @@ class AnswerStream:
         self._exchange.settle_failure(error)
         return errors.as_event(error, self._exchange.endpoint.protocol)
 
-    def _cut_short(self) -> bytes:
-        """This process ends, and with it the answer: the client hears so before the connection closes."""
-        self._end(Outcome.FAILED)
-        return EVENT_END + errors.as_event(errors.unavailable(), self._exchange.endpoint.protocol)
-
     def _end(self, outcome: str) -> None:
         if self._done:
             return
@@ -270,7 +272,9 @@ class AnswerStream:
         # After a complete answer the connection goes back to the pool by itself; else closing it stops the generation.
         self._response.close()
         exchange = self._exchange
-        if exchange.lease is not None:
+        if exchange.lease is not None and self._reading_prompt:
+            leaving.release_when_idle(exchange.lease)
+        elif exchange.lease is not None:
             exchange.lease.release()
         if self._reading_prompt:
             exchange.settle_left_early()

@@ -173,6 +173,11 @@ def upstream_error() -> GatewayError:
     return GatewayError(502, "upstream_error", _("The model's server failed while answering."), "server_error")
 
 
+def took_too_long(seconds: int) -> GatewayError:
+    template = _("The answer took longer than %(seconds)d seconds and was ended.")
+    return GatewayError(504, "timeout", template, "server_error", values={"seconds": seconds})
+
+
 def unavailable() -> GatewayError:
     template = _("The service cannot take requests at the moment.")
     return GatewayError(503, "service_unavailable", template, "server_error", retry_after=5)

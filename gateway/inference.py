@@ -22,6 +22,7 @@ from time import monotonic
 from typing import Any, cast
 
 import aiohttp
+from django.conf import settings
 from django.utils import timezone
 
 from accounts import journal
@@ -30,7 +31,7 @@ from accounts.models import UsageRecord, new_request_id
 from accounts.prices import Price
 from accounts.quota import Held, HoldRequest, Settlement, UsageFigures, note_of
 from cluster.prefixes import Prompt
-from gateway import bodies, counting, dialect, ending, errors, metrics, prompts, resolving, stats, upstream
+from gateway import bodies, counting, dialect, ending, errors, leaving, metrics, prompts, resolving, stats, upstream
 from gateway.answer_stream import AnswerStream
 from gateway.billing import billing
 from gateway.bodies import Plan
@@ -262,9 +263,16 @@ class Exchange:
             if self._first_content is None:
                 self._queued_until = self._sent
             try:
-                return await self._ask(lease)
+                async with asyncio.timeout(settings.ANSWER_SECONDS):
+                    return await self._ask(lease)
             except ReplicaFailed as error:
                 self.replica_failed(error)
+            except TimeoutError:
+                lease.release()
+                raise errors.took_too_long(settings.ANSWER_SECONDS) from None
+            except asyncio.CancelledError:
+                leaving.release_when_idle(lease)
+                raise
             except BaseException:
                 lease.release()
                 raise
@@ -363,6 +371,10 @@ class Exchange:
         """So many in all, with those that go to the client now."""
         self._delivered = tokens
         journal.own().count(self._note, tokens)
+
+    @property
+    def is_overdue(self) -> bool:
+        return self._queued_until is not None and monotonic() - self._queued_until > settings.ANSWER_SECONDS
 
     @property
     def affordable(self) -> int | None:

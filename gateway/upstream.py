@@ -10,24 +10,23 @@ import re
 from typing import Any
 
 import aiohttp
+from django.conf import settings
 from django.utils.translation import gettext_lazy as _
 from yarl import URL
 
 from gateway import errors
 from gateway.errors import GatewayError
+from models_app import health
 from models_app.selectors import ReplicaView
 
 logger = logging.getLogger(__name__)
 
-CONNECT_SECONDS = 5.0
-# A long prompt on a slow processor is read for many minutes before the first token.
-FIRST_BYTE_SECONDS = 3600.0
-BETWEEN_BYTES_SECONDS = 600.0
 # llama-server closes a connection that idles for 5 s: ours are dropped before, so that no request meets a closing one.
 KEEP_ALIVE_SECONDS = 3.0
 # A server that closes a connection at once may only have been tired of keeping it open; so may be some more that were kept.
 STALE_SECONDS = 1.0
 STALE_TRIES = 4
+METRICS_SECONDS = 5.0
 ERROR_BODY_BYTES = 64 * 1024
 LARGE_BODY_BYTES = 512 * 1024
 READ_BUFFER_BYTES = 256 * 1024
@@ -71,8 +70,9 @@ async def close() -> None:
 
 
 def _new_session() -> aiohttp.ClientSession:
+    connect = settings.CONNECT_SECONDS
     timeout = aiohttp.ClientTimeout(
-        total=None, connect=CONNECT_SECONDS, sock_connect=CONNECT_SECONDS, sock_read=FIRST_BYTE_SECONDS
+        total=None, connect=connect, sock_connect=connect, sock_read=settings.FIRST_BYTE_SECONDS
     )
     return aiohttp.ClientSession(
         # How many connections there may be is decided by slots, not here.
@@ -181,7 +181,13 @@ def expect_bytes_soon(response: aiohttp.ClientResponse) -> None:
     """Once an answer flows, silence means something else than a long prompt."""
     connection = response.connection
     if connection is not None and connection.protocol is not None:
-        connection.protocol.read_timeout = BETWEEN_BYTES_SECONDS
+        connection.protocol.read_timeout = settings.SILENCE_SECONDS
+
+
+async def requests_under_way(replica: ReplicaView) -> int | None:
+    """That it works on or keeps waiting; None when it does not say. Raises TimeoutError: it answers between two batches."""
+    async with asyncio.timeout(METRICS_SECONDS):
+        return await health.requests_under_way(session(), replica.base_url, replica.api_key)
 
 
 async def ask(replica: ReplicaView, path: str, body: bytes, seconds: float) -> dict[str, Any] | None:

@@ -84,6 +84,14 @@ QUEUE_WAIT_SECONDS = env.integer("QUEUE_WAIT_SECONDS", 600)  # longest wait for 
 ON_DEMAND_TTL = env.integer("ON_DEMAND_TTL", 600)  # seconds without requests after which a model on demand is unloaded
 MODEL_WAIT_SECONDS = env.integer("MODEL_WAIT_SECONDS", 30)  # longest wait for a model that is starting
 
+# -- how long an engine may take ---------------------------------------------------------------------------------------
+CONNECT_SECONDS = env.integer("CONNECT_SECONDS", 5, 1)
+FIRST_BYTE_SECONDS = env.integer(
+    "FIRST_BYTE_SECONDS", 3600, 1
+)  # a long prompt on a slow processor is read for many minutes
+SILENCE_SECONDS = env.integer("SILENCE_SECONDS", 600, 1)  # in the middle of an answer
+ANSWER_SECONDS = env.integer("ANSWER_SECONDS", 4 * 3600, 1)  # from the slot to the end of the answer
+
 # -- growing up ----------------------------------------------------------------------------------------------------
 CLUSTER_ENGINE = env.choice("CLUSTER_ENGINE", "local", ("local", "ray"))
 REDIS_URL = env.text("REDIS_URL")

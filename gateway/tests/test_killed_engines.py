@@ -65,7 +65,7 @@ class Engine:
         ]
         environment = {**os.environ, "LLAMA_API_KEY": self.key}
         self.process = subprocess.Popen(
-            [*command, *options, "--jinja"],
+            [*command, *options, "--jinja", "--metrics"],
             cwd=ROOT,
             env=environment,
             stdout=subprocess.DEVNULL,
@@ -80,6 +80,12 @@ class Engine:
     def stop(self) -> None:
         self.process.kill()
         self.process.wait()
+
+    def under_way(self) -> int:
+        """Requests, as it says itself."""
+        answer = httpx.get(f"http://127.0.0.1:{self.port}/metrics", headers={"Authorization": f"Bearer {self.key}"})
+        figures = dict(line.rsplit(" ", 1) for line in answer.text.splitlines() if not line.startswith("#"))
+        return int(figures["llamacpp:requests_processing"]) + int(figures["llamacpp:requests_deferred"])
 
     def answers(self) -> bool:
         with contextlib.suppress(httpx.HTTPError):
@@ -186,3 +192,21 @@ def test_several_at_once(fleet: Fleet) -> None:
         thread.join()
     assert [text for text, _usage, _id in found] == [characters(LENGTH)] * len(kills)
     assert_the_books_are_right(fleet, [request_id for _text, _usage, request_id in found])
+
+
+def test_a_slot_whose_client_has_left_is_free_when_the_engine_is_done(fleet: Fleet) -> None:
+    """As long as another answer streams, llama-server does not look whether a client that waits for its first token is there."""
+    engine, body = fleet.engines["single/1"], {"model": "single", "stream": True, "temperature": 0}
+    until(lambda: fleet.metric("llm_slots_busy") == 0)
+    asking = {**body, "messages": [{"role": "user", "content": "Count."}], "max_tokens": 1500}
+    long = {**body, "messages": [{"role": "user", "content": "y" * 1800}]}
+    with fleet.http() as http, http.stream("POST", "/v1/chat/completions", json=asking, timeout=90) as answer:
+        lines = answer.iter_lines()
+        next(line for line in lines if '"content":"' in line)
+        with contextlib.suppress(httpx.ReadTimeout), fleet.http() as other:
+            other.post("/v1/chat/completions", json=long, timeout=0.3)
+        assert fleet.metric("llm_slots_busy") == 2
+        while fleet.metric("llm_slots_busy") == 2:
+            assert '"finish_reason":"' not in next(lines)
+        assert engine.under_way() == 1
+    until(lambda: fleet.metric("llm_slots_busy") == 0)
