@@ -134,7 +134,7 @@ class Incoming:
         told = self.headers.get(QUEUE_TIMEOUT)
         if told is None:
             seconds = None if streams else _sdk_timeout(self.headers)
-        elif told.isdigit() and int(told[:20]) <= LONGEST_TIMEOUT:
+        elif told.isdigit() and len(told) <= 10 and int(told) <= LONGEST_TIMEOUT:
             seconds = int(told) / 1000
         else:
             name = QUEUE_TIMEOUT.decode()

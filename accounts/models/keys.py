@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.db import models
 from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
+from django.utils.translation import pgettext_lazy
 
 from accounts.models.people import Limits, Period, User
 
@@ -22,8 +23,8 @@ class Scope(models.TextChoices):
 class Priority(models.TextChoices):
     """Who comes first where requests wait."""
 
-    INTERACTIVE = "interactive", _("interactive")
-    BATCH = "batch", _("batch")
+    INTERACTIVE = "interactive", pgettext_lazy("priority", "interactive")
+    BATCH = "batch", pgettext_lazy("priority", "batch")
 
 
 class ApiKey(Limits):
