@@ -95,6 +95,8 @@ async def infer(request: InferenceRequest) -> Answer:
     if request.stream is not None and request.stream is not bool(request.body.get("stream")):
         request.body, request.raw = {**request.body, "stream": request.stream}, None
     plan = bodies.check(endpoint, request.body)
+    if (body := bodies.with_figures(endpoint, request.body)) is not request.body:
+        request.body, request.raw = body, None
     asked, trial = await resolving.pools_for(request.caller, endpoint, request.body, plan.model)
     pools = [asked, trial] if trial is not None else [asked]
     policies = [directory().policy(pool.view.name) for pool in pools]
@@ -141,7 +143,11 @@ async def _ask_freely(request: InferenceRequest, endpoint: Endpoint, pool: Model
         body = await response.read()
     except (ReplicaFailed, aiohttp.ClientError, TimeoutError, OSError) as error:
         raise errors.upstream_error() from error
-    headers = {"content-type": "application/json", "x-request-id": request.request_id, "x-replica": replica.label}
+    headers = {
+        "content-type": response.headers.get("Content-Type", "application/json"),
+        "x-request-id": request.request_id,
+        "x-replica": replica.label,
+    }
     return Answer(200, headers | place.headers, body=body, replica=replica.label, model=pool.view.name)
 
 

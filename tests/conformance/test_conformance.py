@@ -1,0 +1,74 @@
+"""The gateway's answers against the llama-server's own, request by request."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import httpx
+import pytest
+
+from gateway.endpoints import ENDPOINTS
+from tests.conformance import comparing, refusals, rows
+from tests.conformance.conftest import Both
+from tests.conformance.rows import Row
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+
+
+def by_the_gateway(both: Both, row: Row) -> httpx.Response:
+    return both.gateway.post("/v1" + ENDPOINTS[row.endpoint].path, json=row.body)
+
+
+def by_the_engine(both: Both, row: Row) -> httpx.Response:
+    return both.engines[row.body["model"]].post(ENDPOINTS[row.endpoint].upstream_path, json=row.body)
+
+
+@pytest.mark.parametrize("row", rows.ANSWERED, ids=lambda row: row.title)
+def test_the_same_answer(both: Both, row: Row) -> None:
+    if row.warm:
+        by_the_engine(both, row)
+    theirs, ours = by_the_engine(both, row), by_the_gateway(both, row)
+    assert theirs.status_code == 200, theirs.text
+    assert comparing.told_by(ours) == comparing.told_by(theirs)
+    assert ours.headers["x-request-id"]
+    assert ours.headers["x-replica"]
+
+
+@pytest.mark.parametrize(("row", "param"), refusals.refused(), ids=lambda part: getattr(part, "title", ""))
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+def test_the_same_refusal(both: Both, row: Row, param: str | None, stream: bool) -> None:
+    """A wrong request is the client's fault, whatever status the engine gives it, and nobody pays for it."""
+    if stream:
+        row = replace(row, body={**row.body, "stream": True})
+    theirs, ours = by_the_engine(both, row), by_the_gateway(both, row)
+    status, message = comparing.refusal_of(theirs)
+    assert status in {400, 500}
+    assert ours.status_code == 400, ours.text
+    error = ours.json()["error"]
+    if error.get("code") == "context_length_exceeded":
+        assert all(number in message for number in re.findall(r"\d+", error["message"]))
+    else:
+        assert error["message"] == message.splitlines()[0][:500]
+    if "param" in error:  # Anthropic's errors name no field
+        assert error["param"] == param
+
+
+def test_a_refusal_in_the_middle(both: Both) -> None:
+    """The one of a whole answer is its error; a stream has begun, and ends with it."""
+    row = Row("completions", "late", refusals.LATE)
+    assert by_the_engine(both, row).status_code == 500
+    ours = by_the_gateway(both, row)
+    assert (ours.status_code, ours.json()["error"]["code"]) == (400, "invalid_request")
+    assert "grammar" in ours.json()["error"]["message"]
+    streamed = replace(row, body={**row.body, "stream": True})
+    [(_, told)] = comparing.events_of(by_the_gateway(both, streamed).text)
+    assert told == ours.json()
+
+
+@pytest.mark.parametrize("row", refusals.unable(), ids=lambda row: row.title)
+def test_what_a_model_cannot_do_is_said_in_the_engines_words(both: Both, row: Row) -> None:
+    theirs, ours = by_the_engine(both, row), by_the_gateway(both, row)
+    assert theirs.status_code == 501
+    assert (ours.status_code, ours.json()["error"]["code"]) == (400, "not_supported")
+    assert ours.json()["error"]["message"] == theirs.json()["error"]["message"]
