@@ -124,3 +124,32 @@ def refused() -> list[tuple[Row, str | None]]:
 
 def unable() -> list[Row]:
     return [Row(endpoint, model, {**BEGINNINGS[endpoint], "model": model}) for endpoint, model in UNABLE]
+
+
+# Endpoints of a llama-server that the gateway has not: those that manage it, and other names of those it has.
+MANAGING = [
+    ("GET", "/props"),
+    ("POST", "/props"),
+    ("GET", "/slots"),
+    ("POST", "/slots/0?action=save"),
+    ("POST", "/slots/0?action=restore"),
+    ("POST", "/slots/0?action=erase"),
+    ("GET", "/lora-adapters"),
+    ("POST", "/lora-adapters"),
+    ("POST", "/v1/chat/completions/control"),
+    ("DELETE", "/v1/stream?conv_id=a"),
+    ("POST", "/v1/streams/lookup"),
+]
+NO_SUCH_STREAM = [("GET", "/v1/stream?conv_id=a")]  # which an engine without one says, too
+ONLY_WHERE_ASKED_FOR = [("GET", "/tools"), ("POST", "/tools"), ("GET", "/cors-proxy"), ("POST", "/cors-proxy")]
+OTHER_NAMES = [
+    ("POST", "/completion"),
+    ("POST", "/embedding"),
+    ("POST", "/reranking"),
+    ("POST", "/v1/reranking"),
+    ("POST", "/v1/audio/transcriptions"),
+    ("POST", "/v1/systemone"),
+    ("GET", "/v1/health"),
+]
+NOT_OFFERED = [*MANAGING, *NO_SUCH_STREAM, *ONLY_WHERE_ASKED_FOR, *OTHER_NAMES]
+ENGINE_HAS = [*MANAGING, *OTHER_NAMES]

@@ -72,3 +72,54 @@ def test_what_a_model_cannot_do_is_said_in_the_engines_words(both: Both, row: Ro
     assert theirs.status_code == 501
     assert (ours.status_code, ours.json()["error"]["code"]) == (400, "not_supported")
     assert ours.json()["error"]["message"] == theirs.json()["error"]["message"]
+
+
+# -- what is not passed on -------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("prefix", ["/v1", "/api/v1/v1", ""])
+@pytest.mark.parametrize(("method", "path"), refusals.NOT_OFFERED, ids=lambda part: part)
+def test_what_manages_an_engine_is_not_reached(both: Both, method: str, path: str, prefix: str) -> None:
+    answer = both.gateway.request(method, prefix + path.removeprefix("/v1"), json={} if method == "POST" else None)
+    assert answer.status_code == 404, answer.text
+    assert "llama.cpp" not in str(answer.headers)
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/../slots", "/v1/%2e%2e/slots", "/v1//slots", "/v1/tokenize/../../slots", "/v1/tokenize%2f..%2fslots"]
+)
+def test_no_way_around(both: Both, path: str) -> None:
+    url = both.gateway.base_url.copy_with(raw_path=path.encode())
+    for method in ("GET", "POST"):
+        assert both.gateway.request(method, url).status_code == 404
+
+
+@pytest.mark.parametrize("prefix", ["/v1", "/api/v1/v1"])
+def test_an_engines_metrics_are_not_reached(both: Both, prefix: str) -> None:
+    """/metrics is the service's own."""
+    assert both.gateway.get(prefix + "/metrics").status_code == 404
+
+
+@pytest.mark.parametrize("method", ["POST", "DELETE", "PUT"])
+@pytest.mark.parametrize("path", ["/v1/models", "/v1/models/load", "/v1/models/unload", "/v1/models/sse"])
+def test_models_are_only_looked_at_here(both: Both, method: str, path: str) -> None:
+    """Below /v1/models stand names of models; none is called that."""
+    assert both.gateway.request(method, path, json={"model": "tiny"}).status_code == 405
+    if path != "/v1/models":
+        assert both.gateway.get(path).status_code == 404
+
+
+def test_the_engine_has_what_is_not_reached(both: Both) -> None:
+    """So that the test above would see it, if it were."""
+    found = [both.engines["tiny"].request(method, path, json={}).status_code for method, path in refusals.ENGINE_HAS]
+    assert 404 not in found
+
+
+def test_models_in_the_engines_form(both: Both) -> None:
+    """What is the same of both; the rest is the service's own, since an engine knows one model only."""
+    ours = {model["id"]: model for model in both.gateway.get("/v1/models").json()["data"]}
+    assert set(ours) == set(both.engines)
+    for name, engine in both.engines.items():
+        [theirs] = engine.get("/v1/models").json()["data"]
+        one = both.gateway.get(f"/v1/models/{name}").json()
+        assert one == ours[name]
+        assert {"id": theirs["id"], "object": theirs["object"]} == {"id": one["id"], "object": one["object"]}
+        assert one["context_length"] == theirs["meta"]["n_ctx"]
