@@ -50,8 +50,9 @@ NUMBERS: dict[str, tuple[int, int]] = {
     "top_n": (0, WHOLE),
 }
 # Entries of a list or an object.
-LENGTHS = {"stop": 128, "stop_sequences": 128, "samplers": 32, "dry_sequence_breakers": 16, "logit_bias": 10_000}
+LENGTHS = {"stop": 128, "stop_sequences": 128, "samplers": 16, "dry_sequence_breakers": 16, "logit_bias": 10_000}
 LETTERS = frozenset({"samplers"})  # each letter of a text is an entry too
+MOST_OF_A_SAMPLER = 2
 MOST_BIASED_TEXT = 10_000  # characters, each of which may be a token
 
 
@@ -81,9 +82,15 @@ def whole(body: Mapping[str, Any], name: str, low: int, high: int) -> int:
 
 
 def _check_length(name: str, value: Any) -> None:
-    entries = len(value) if isinstance(value, list | dict) or (name in LETTERS and isinstance(value, str)) else 1
-    if entries > LENGTHS[name] or (name == "logit_bias" and _biased_text(value) > MOST_BIASED_TEXT):
+    is_list = isinstance(value, list | dict) or (name in LETTERS and isinstance(value, str))
+    if is_list and (len(value) > LENGTHS[name] or _has_too_much_in_it(name, value)):
         raise errors.invalid(_("“%(name)s” is too long a list."), name, name=name)
+
+
+def _has_too_much_in_it(name: str, value: Any) -> bool:
+    if name == "samplers":  # some look at the whole vocabulary before the first token
+        return any(list(value).count(one) > MOST_OF_A_SAMPLER for one in value)
+    return name == "logit_bias" and _biased_text(value) > MOST_BIASED_TEXT
 
 
 def _biased_text(value: Any) -> int:

@@ -54,14 +54,16 @@ def test_logprobs_of_a_chat_are_true_or_false() -> None:
 @pytest.mark.parametrize("name", sorted(fields.LENGTHS))
 def test_lists_have_a_longest(name: str) -> None:
     most = fields.LENGTHS[name]
-    entries: list[Any] = [[number, 1] for number in range(most + 1)] if name == "logit_bias" else ["a"] * (most + 1)
+    entries: list[Any] = [[number, 1] if name == "logit_bias" else f"entry {number}" for number in range(most + 1)]
     bodies.check(COMPLETIONS, {**START, name: entries[:most]})
     assert refused({**START, name: entries}) == name
 
 
 def test_what_is_no_list_is_one_entry_or_counted_by_its_letters() -> None:
     bodies.check(COMPLETIONS, {**START, "stop": "x" * 1000})
-    assert refused({**START, "samplers": "k" * 33}) == "samplers"
+    bodies.check(COMPLETIONS, {**START, "samplers": "edskypmxtedskypm"[:16]})
+    for samplers in ("edskypmxtedskypmx", "kkk", ["dry", "top_k", "dry", "dry"]):
+        assert refused({**START, "samplers": samplers}) == "samplers"
     assert refused({**START, "logit_bias": {str(number): 1 for number in range(10_001)}}) == "logit_bias"
 
 

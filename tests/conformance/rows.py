@@ -101,8 +101,8 @@ SAMPLING: dict[str, dict[str, Any]] = {
     "several stops": {"stop": ["1", "2", "3"]},
     "no stops": {"stop": []},
     "a grammar": {"grammar": "root ::= [a-z] [a-z] [a-z]"},
-    "speculative.n_max": {"speculative.n_max": 4},
-    "reasoning_budget_tokens": {"reasoning_budget_tokens": 2},
+    "speculative": {"speculative.n_max": 4, "speculative.p_min": 0.5},
+    "reasoning_budget": {"reasoning_budget_tokens": 2, "reasoning_budget_message": "Enough."},
     "response_fields": {"response_fields": ["content", "stop", "timings", "generation_settings/n_predict"]},
     "user and metadata": {"user": "somebody", "metadata": {"a": "b"}},
     "an unknown field": {"no_such_field": {"a": [1, None]}},
@@ -138,6 +138,11 @@ TALKS: dict[str, dict[str, Any]] = {
     "a developer's word": {"messages": [SYSTEM_OF_ANOTHER_NAME, HELLO]},
     "content in parts": {"messages": [{"role": "user", "content": PARTS}]},
     "an answer begun": {"messages": [HELLO, {"role": "assistant", "content": "He"}]},
+    "an answer continued": {
+        "messages": [HELLO, {"role": "assistant", "content": "He"}],
+        "continue_final_message": True,
+        "add_generation_prompt": False,
+    },
     "tools": {"tools": [TOOL]},
     "tools not to be used": {"tools": [TOOL], "tool_choice": "none"},
     "tools in parallel": {"tools": [TOOL, CLOCK], "parallel_tool_calls": True},
@@ -181,10 +186,6 @@ WITH_SENSE: dict[str, dict[str, Any]] = {
     "json_schema": {"response_format": {"type": "json_schema", "json_schema": {"name": "answer", "schema": ANSWER}}},
     "json_schema of llama.cpp": {"json_schema": ANSWER},
     "grammar": {"grammar": 'root ::= "yes" | "no"'},
-    "a tool is called": {"messages": WEATHER, "tools": [TOOL], "max_tokens": 40},
-    "a tool that must be called": {"messages": WEATHER, "tools": [TOOL], "tool_choice": "required", "max_tokens": 40},
-    "one tool that must be called": {"messages": WEATHER, "tools": [TOOL, CLOCK], "tool_choice": CHOSEN},
-    "tools called in parallel": {"messages": WEATHER, "tools": [TOOL], "parallel_tool_calls": True, "max_tokens": 40},
     "logprobs": {"logprobs": True, "top_logprobs": 2},
     "a stop": {"stop": ["\n", "."]},
     "to its end": {
@@ -192,6 +193,15 @@ WITH_SENSE: dict[str, dict[str, Any]] = {
         "grammar": 'root ::= "yes"',
         "max_tokens": 8,
     },
+}
+
+
+# They have the same long prompt, which is read once.
+CALLS: dict[str, dict[str, Any]] = {
+    "a tool is called": {"tools": [TOOL]},
+    "a tool that must be called": {"tools": [TOOL], "tool_choice": "required"},
+    "one tool that must be called": {"tools": [TOOL, CLOCK], "tool_choice": CHOSEN},
+    "tools called in parallel": {"tools": [TOOL], "parallel_tool_calls": True},
 }
 
 
@@ -208,6 +218,9 @@ def chats() -> Iterator[Row]:
     real = {**start, "model": "real", "max_tokens": 6}
     yield from _rows("chat.completions", real, WITH_SENSE, " with sense")
     yield from _rows("chat.completions", {**real, "stream": True}, WITH_SENSE, " with sense, streamed")
+    calling = {**real, "messages": WEATHER, "max_tokens": 30, "cache_prompt": True}
+    yield from _rows("chat.completions", calling, CALLS, warm=True)
+    yield from _rows("chat.completions", {**calling, "stream": True}, CALLS, ", streamed", warm=True)
 
 
 # -- completions and infill --------------------------------------------------------------------------------------------------
@@ -316,12 +329,13 @@ CALLED = {
     "messages": {
         "messages": [*_used("Oslo", "rain"), *_used("Rome", "sun"), said("Bern?")],
         "tools": [{"name": "weather", "description": "The weather.", "input_schema": CITY}],
-        "max_tokens": 40,
+        "max_tokens": 30,
     },
     "responses": {
         "input": [*_functions("Oslo", "rain"), *_functions("Rome", "sun"), said("Bern?")],
         "tools": [{"type": "function", "name": "weather", "description": "The weather.", "parameters": CITY}],
-        "max_output_tokens": 40,
+        "max_output_tokens": 30,
+        "cache_prompt": True,
     },
 }
 
@@ -356,7 +370,7 @@ RERANKS: dict[str, dict[str, Any]] = {
     "plain": {},
     "top_n": {"top_n": 1},
     "top_n of 0": {"top_n": 0},
-    "return_documents": {"return_documents": True},
+    "return_documents": {"return_documents": True, "return_text": True},
     "an empty query": {"query": ""},
     "one document": {"documents": ["token5"]},
 }

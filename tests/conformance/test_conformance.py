@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from typing import Any
 
 import httpx
 import pytest
 
 from gateway.endpoints import ENDPOINTS
-from tests.conformance import comparing, refusals, rows
+from tests.conformance import comparing, refusals, rows, test_document
 from tests.conformance.conftest import Both
 from tests.conformance.rows import Row
 
@@ -35,10 +36,36 @@ def test_the_same_answer(both: Both, row: Row) -> None:
     assert ours.headers["x-replica"]
 
 
-@pytest.mark.parametrize(("row", "param"), refusals.refused(), ids=lambda part: getattr(part, "title", ""))
+def first(both: Both, title: str) -> dict[str, Any]:
+    """What a row's answer says, or its first choice."""
+    [row] = [row for row in rows.ANSWERED if row.title == title]
+    told = by_the_gateway(both, row).json()
+    return told["choices"][0] if "choices" in told else told
+
+
+def test_the_rows_are_about_something(both: Both) -> None:
+    """Two answers are the same, too, when both leave out what was asked for."""
+    [call] = first(both, "chat.completions: a tool is called")["message"]["tool_calls"]
+    assert call["function"]["name"] == "weather"
+    assert first(both, "messages: a tool is called with sense")["stop_reason"] == "tool_use"
+    kinds = {item["type"] for item in first(both, "responses: a tool is called with sense")["output"]}
+    assert "function_call" in kinds
+    assert first(both, "chat.completions: plain")["message"]["reasoning_content"]
+    assert not first(both, "chat.completions: reasoning_format none")["message"].get("reasoning_content")
+    assert first(both, "chat.completions: top_logprobs")["logprobs"]["content"][0]["top_logprobs"]
+    assert first(both, "chat.completions: to its end with sense")["finish_reason"] == "stop"
+    assert first(both, "chat.completions: grammar with sense")["message"]["content"] in {"yes", "no"}
+    assert first(both, "completions: schema with sense")["text"].startswith("{")
+    assert first(both, "infill: plain")["tokens_predicted"] == 4
+    assert first(both, "infill: response_fields")["generation_settings/n_predict"] == 4
+
+
+@pytest.mark.parametrize(
+    ("row", "param"), refusals.refused(), ids=lambda part: part.title if isinstance(part, Row) else ""
+)
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 def test_the_same_refusal(both: Both, row: Row, param: str | None, stream: bool) -> None:
-    """A wrong request is the client's fault, whatever status the engine gives it, and nobody pays for it."""
+    """A wrong request is the client's fault, whatever status the engine gives it."""
     if stream:
         row = replace(row, body={**row.body, "stream": True})
     theirs, ours = by_the_engine(both, row), by_the_gateway(both, row)
@@ -123,3 +150,11 @@ def test_models_in_the_engines_form(both: Both) -> None:
         assert one == ours[name]
         assert {"id": theirs["id"], "object": theirs["object"]} == {"id": one["id"], "object": one["object"]}
         assert one["context_length"] == theirs["meta"]["n_ctx"]
+
+
+def test_every_setting_an_engine_tells_of_stands_in_the_document(both: Both) -> None:
+    """A newer engine has more of them: somebody has to say what becomes of each."""
+    body = {**rows.STARTS["infill"], "n_predict": 1}
+    settings = both.engines["tiny"].post("/infill", json=body).json()["generation_settings"]
+    known = test_document.passed_on() | set(test_document.table("Refused")) | set(test_document.table("Bounded"))
+    assert set(settings) <= known
