@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 from abc import ABC, abstractmethod
 from typing import Any
 
@@ -27,6 +28,7 @@ from models_app.selectors import ModelView
 logger = logging.getLogger(__name__)
 
 PREFIXES = ("/v1", "/api/v1/v1")
+PATHS = re.compile(r"^(/v1/|/api/v1/v1/|/api/v1/models/[^/]+/chat$)")  # all that is answered here
 
 
 class Handler(ABC):

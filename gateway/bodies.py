@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn, cast
 
 from django.utils.translation import gettext_lazy as _
 
-from gateway import errors, media
+from gateway import constraints, errors, fields, media
 from gateway.endpoints import Endpoint
 from gateway.media import Media
 from llmplatform.lib.json_bounds import is_too_complex
 
-# Fields the engine knows that would let one caller reach another's slot or memory, or the engine's own. Refused by name.
-REFUSED_FIELDS = frozenset(
-    {"id_slot", "slot_id", "n_discard", "n_keep", "lora", "control_vectors", "conv_id", "sse_ping_interval"}
-)
-# How many answers to one prompt; each takes a slot of its own.
-COUNT_FIELDS = ("n", "n_cmpl")
-MAX_ANSWERS = 8
 MAX_PROMPTS = 64
-PROBABILITY_FIELDS = ("n_probs", "top_logprobs")
-MAX_PROBABILITIES = 100
 MAX_TOKENS = 2**31 - 1
+COUNT_FIELDS = ("n", "n_cmpl")  # answers to one prompt; each takes a slot of its own
 # What a chat template adds: around each message, and once (a default system prompt).
 TOKENS_PER_MESSAGE = 12
 TOKENS_PER_PROMPT = 80
@@ -34,6 +25,7 @@ TOKENS_PER_PAIR = (
     100  # what stands around a query and a document: separators, or the instruction of a reranker's template
 )
 BYTES_PER_TOKEN = 4  # a rough mean over languages, for what is estimated before the engine has told
+FIGURES = ("stop", "timings")  # of an answer in llama.cpp's own format
 CONTEXT_STEP = 256  # the engine makes its context a multiple of it
 
 
@@ -87,10 +79,9 @@ def check(endpoint: Endpoint, body: Mapping[str, Any]) -> Plan:
     model = "" if body.get("model") is None else body["model"]
     if not isinstance(model, str):
         raise errors.invalid(_("“model” must be the name of a model."), "model")
-    if refused := REFUSED_FIELDS.intersection(body):
-        raise errors.invalid(_("This field is not allowed here."), min(refused))
+    fields.check(endpoint.name, body)
+    constraints.check(body)
     _check_input(endpoint, body)
-    _check_numbers(body)
     stream = body.get("stream")
     if stream is not None and not isinstance(stream, bool):
         raise errors.invalid(_("“stream” must be true or false."), "stream")
@@ -113,33 +104,21 @@ def _check_input(endpoint: Endpoint, body: Mapping[str, Any]) -> None:
         raise errors.invalid(_("“%(name)s” is missing or of the wrong type."), name, name=name)
     if name == "messages" and not all(isinstance(message, dict) for message in cast(list[Any], value)):
         raise errors.invalid(_("“%(name)s” must be a list of objects."), name, name=name)
-
-
-def _check_numbers(body: Mapping[str, Any]) -> None:
-    for name, value in body.items():
-        if isinstance(value, float) and not math.isfinite(value):
-            raise errors.invalid(_("“%(name)s” must be a finite number."), name, name=name)
-    for name in PROBABILITY_FIELDS:
-        if body.get(name) is not None:
-            _whole(body, name, MAX_PROBABILITIES)
-
-
-def _whole(body: Mapping[str, Any], name: str, high: int, low: int = 0) -> int:
-    value = body[name]
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        template = _("“%(name)s” must be a whole number from %(low)d to %(high)d.")
-        raise errors.invalid(template, name, name=name, low=low, high=high)
-    return value
+    if name == "tokens" and not all(type(token) is int and token >= 0 for token in cast(list[Any], value)):
+        raise errors.invalid(_("“%(name)s” must be a list of tokens."), name, name=name)
+    for other in (*endpoint.also_required, *(name for name in endpoint.may_be_texts if body.get(name) is not None)):
+        if not isinstance(body.get(other), str):
+            raise errors.invalid(_("“%(name)s” is missing or of the wrong type."), other, name=other)
 
 
 def _answers(body: Mapping[str, Any]) -> int:
-    return max([_whole(body, name, MAX_ANSWERS, 1) for name in COUNT_FIELDS if body.get(name) is not None] or [1])
+    return max([1, *(int(body[name]) for name in COUNT_FIELDS if body.get(name) is not None)])
 
 
 def _prompts(endpoint: Endpoint, body: Mapping[str, Any]) -> int:
-    """How many texts are read. A list of prompts gives one answer each; a list of numbers (tokens) is one prompt."""
+    """How many texts are read. A list of prompts gives one answer each; one with numbers (tokens) in it is one prompt."""
     given = body.get(endpoint.prompts_field) if endpoint.prompts_field else None
-    if not isinstance(given, list) or not given or all(isinstance(part, int) for part in given):
+    if not isinstance(given, list) or not given or any(isinstance(part, int) for part in given):
         return 1
     if endpoint.generates and len(given) > MAX_PROMPTS:
         raise errors.invalid(_("“%(name)s” is too long a list."), "prompt", name="prompt")
@@ -148,7 +127,7 @@ def _prompts(endpoint: Endpoint, body: Mapping[str, Any]) -> int:
 
 def _asked_tokens(endpoint: Endpoint, body: Mapping[str, Any]) -> int | None:
     # Which of several names wins is the engine's affair: the largest is what the request may cost.
-    found = [_whole(body, name, MAX_TOKENS) for name in endpoint.limit_fields if body.get(name) is not None]
+    found = [fields.whole(body, name, 0, MAX_TOKENS) for name in endpoint.limit_fields if body.get(name) is not None]
     return max(found) if found else None
 
 
@@ -163,10 +142,8 @@ def _prompt_bound(endpoint: Endpoint, body: Mapping[str, Any], prompts: int) -> 
         return total + prompts * TOKENS_PER_PAIR + (prompts - 1) * size_of([body.get("query")])
     if not endpoint.generates:
         return total + prompts * TOKENS_PER_INPUT
-    messages = body.get("messages")
-    return (
-        total + TOKENS_PER_PROMPT * prompts + (TOKENS_PER_MESSAGE * len(messages) if isinstance(messages, list) else 0)
-    )
+    parts = body.get(endpoint.parts_field)
+    return total + TOKENS_PER_PROMPT * prompts + (TOKENS_PER_MESSAGE * len(parts) if isinstance(parts, list) else 0)
 
 
 def size_of(pending: list[Any]) -> int:
@@ -197,6 +174,17 @@ def with_limit(endpoint: Endpoint, body: dict[str, Any], raw: bytes | None, plan
     capped = {name: min(body[name], limit) for name in named if body[name] is not None}
     changed = {name: value for name, value in body.items() if name not in named}
     return json.dumps({**changed, **(capped or {endpoint.limit_fields[0]: limit})}).encode()
+
+
+def with_figures(endpoint: Endpoint, body: dict[str, Any]) -> dict[str, Any]:
+    """Where a client chooses what the answer has: with what tells its tokens and end. The same object when nothing is missing."""
+    chosen = body.get("response_fields") if endpoint.own_format else None
+    if not chosen:
+        return body
+    if not isinstance(chosen, list) or not all(isinstance(name, str) for name in chosen):
+        raise errors.invalid(_("“%(name)s” must be a list of texts."), "response_fields", name="response_fields")
+    missing = [name for name in FIGURES if name not in chosen]
+    return {**body, "response_fields": [*chosen, *missing]} if missing else body
 
 
 def write(body: Mapping[str, Any]) -> bytes:

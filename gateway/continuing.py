@@ -22,7 +22,7 @@ ASK_SECONDS = 10.0
 OF_CHATS = frozenset(
     {
         "messages", "tools", "tool_choice", "parallel_tool_calls", "response_format", "json_schema", "return_progress",
-        "chat_template_kwargs", "reasoning_format", "reasoning_effort", "thinking_forced_open", "max_completion_tokens",
+        "chat_template_kwargs", "reasoning_format", "reasoning_effort", "max_completion_tokens",
         "n_predict",
     }
 )  # fmt: skip

@@ -114,7 +114,7 @@ async def of_answers(exchange: Exchange, body: bytes, reported: TokenCount) -> T
         return reported
     if isinstance(told, list):  # whole answers, each with its figures
         found = [count for answer in told if (count := read_figures(json.dumps(answer).encode())) is not None]
-        return total(found, exchange.plan.prompts) if found else reported
+        return total(found, exchange.plan.prompts) if found else await of_prompt(exchange, 0)
     first, *others = told.get("choices") or [{}]
     completion = reported.completion
     for choice in others:
@@ -158,9 +158,21 @@ async def prompt_tokens(exchange: Exchange) -> int:
         parts = prompt if isinstance(prompt, list) else [prompt]
         counts: list[int] = [await _tokens_of_part(exchange, part) for part in parts]
         return sum(counts)
+    if exchange.endpoint.name == "infill":
+        # Of what is too long for its context the engine leaves something out.
+        return min(await _tokens_of(exchange, _infilled(exchange.request.body)), exchange.prompt_bound)
     answer = await _ask(exchange, exchange.endpoint.count_path, exchange.raw) if exchange.endpoint.count_path else None
     count = answer.get("input_tokens") if answer else None
     return count if isinstance(count, int) else _estimated_prompt(exchange)
+
+
+def _infilled(body: dict[str, Any]) -> str:
+    """All that is read to fill in what is missing."""
+    extra = body.get("input_extra")
+    chunks = [chunk for chunk in extra if isinstance(chunk, dict)] if isinstance(extra, list) else []
+    parts = [chunk.get(name) for chunk in chunks for name in ("filename", "text")]
+    parts += [body.get(name) for name in ("input_prefix", "input_suffix", "prompt")]
+    return "\n".join(part for part in parts if isinstance(part, str))
 
 
 async def _ask(exchange: Exchange, path: str, body: bytes) -> dict[str, Any] | None:

@@ -17,7 +17,10 @@ class Endpoint:
     required_types: tuple[type, ...]
     # Names under which the engine reads the longest answer, the one we write first; empty: nothing is generated.
     limit_fields: tuple[str, ...] = ()
+    also_required: tuple[str, ...] = ()  # texts beside it
+    may_be_texts: tuple[str, ...] = ()  # as those, but they may be missing
     prompts_field: str = ""  # may hold a list of texts that are read one by one
+    parts_field: str = "messages"  # a list of what is read together
     priced: bool = True  # False: answered without a slot, a hold or a usage record
     # Where a chat has its system prompt, apart from messages that have that role.
     system_field: str = ""
@@ -29,6 +32,7 @@ class Endpoint:
     bare: bytes = b""
     # What stands in the event that ends an answer, once for each.
     finish: bytes = b'"finish_reason":"'
+    own_format: bool = False  # llama.cpp's, out of which ``response_fields`` chooses
 
     @property
     def generates(self) -> bool:
@@ -36,6 +40,7 @@ class Endpoint:
 
 
 _INPUT = (str, list)
+_PROMPT = (str, list, dict)  # an object is llama.cpp's own form, with pictures beside the text
 
 ENDPOINTS: dict[str, Endpoint] = {
     endpoint.name: endpoint
@@ -58,10 +63,26 @@ ENDPOINTS: dict[str, Endpoint] = {
             "/v1/completions",
             Protocol.OPENAI,
             "prompt",
-            _INPUT,
+            _PROMPT,
             ("max_tokens", "max_completion_tokens", "n_predict"),
             prompts_field="prompt",
             count_path="/tokenize",
+        ),
+        Endpoint(
+            "infill",
+            "/infill",
+            "/infill",
+            Protocol.OPENAI,
+            "input_prefix",
+            (str,),
+            ("n_predict", "max_tokens", "max_completion_tokens"),
+            also_required=("input_suffix",),
+            may_be_texts=("prompt",),
+            parts_field="input_extra",
+            count_path="/tokenize",
+            piece=b'"stop":false',
+            finish=b'"stop":true',
+            own_format=True,
         ),
         Endpoint(
             "responses",
@@ -95,7 +116,7 @@ ENDPOINTS: dict[str, Endpoint] = {
             "/v1/embeddings",
             Protocol.OPENAI,
             "input",
-            _INPUT,
+            _PROMPT,
             prompts_field="input",
             splits_traffic=False,
         ),
@@ -111,12 +132,43 @@ ENDPOINTS: dict[str, Endpoint] = {
             system_field="system",
         ),
         Endpoint(
+            "chat.completions.input_tokens",
+            "/chat/completions/input_tokens",
+            "/v1/chat/completions/input_tokens",
+            Protocol.OPENAI,
+            "messages",
+            (list,),
+            priced=False,
+            system_field="messages",
+        ),
+        Endpoint(
+            "responses.input_tokens",
+            "/responses/input_tokens",
+            "/v1/responses/input_tokens",
+            Protocol.OPENAI,
+            "input",
+            _INPUT,
+            priced=False,
+            system_field="instructions",
+        ),
+        # Without the model's own system prompt: what comes of it goes on to "completions", which never gets it.
+        Endpoint(
+            "apply_template",
+            "/apply-template",
+            "/apply-template",
+            Protocol.OPENAI,
+            "messages",
+            (list,),
+            priced=False,
+            splits_traffic=False,
+        ),
+        Endpoint(
             "tokenize",
             "/tokenize",
             "/tokenize",
             Protocol.OPENAI,
             "content",
-            (str,),
+            _INPUT,
             priced=False,
             splits_traffic=False,
         ),

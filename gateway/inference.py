@@ -102,6 +102,8 @@ async def infer(request: InferenceRequest) -> Answer:
     if (body := dialect.understood(endpoint, request.body)) is not request.body:
         request.body, request.raw = body, None
     plan = bodies.check(endpoint, request.body)
+    if (body := bodies.with_figures(endpoint, request.body)) is not request.body:
+        request.body, request.raw = body, None
     asked, trial = await resolving.pools_for(request.caller, endpoint, request.body, plan.model)
     pools = [asked, trial] if trial is not None else [asked]
     policies = [directory().policy(pool.view.name) for pool in pools]
@@ -148,7 +150,11 @@ async def _ask_freely(request: InferenceRequest, endpoint: Endpoint, pool: Model
         body = await response.read()
     except (ReplicaFailed, aiohttp.ClientError, TimeoutError, OSError) as error:
         raise errors.upstream_error() from error
-    headers = {"content-type": "application/json", "x-request-id": request.request_id, "x-replica": replica.label}
+    headers = {
+        "content-type": response.headers.get("Content-Type", "application/json"),
+        "x-request-id": request.request_id,
+        "x-replica": replica.label,
+    }
     return Answer(
         200, headers | standing.headers | place.headers, body=body, replica=replica.label, model=pool.view.name
     )

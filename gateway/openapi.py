@@ -68,11 +68,16 @@ def _operation(
 
 
 def _body(endpoint: Endpoint) -> dict[str, Any]:
-    types: dict[type, dict[str, Any]] = {str: {"type": "string"}, list: {"type": "array", "items": {}}}
+    types: dict[type, dict[str, Any]] = {
+        str: {"type": "string"},
+        list: {"type": "array", "items": {}},
+        dict: _ANY_OBJECT,
+    }
     accepted = [types[kind] for kind in endpoint.required_types]
     properties: dict[str, Any] = {
         "model": {"type": "string"},
         endpoint.required: accepted[0] if len(accepted) == 1 else {"oneOf": accepted},
+        **{name: {"type": "string"} for name in (*endpoint.also_required, *endpoint.may_be_texts)},
     }
     if endpoint.generates:
         properties |= {
@@ -81,8 +86,9 @@ def _body(endpoint: Endpoint) -> dict[str, Any]:
             "temperature": {"type": "number"},
             "top_p": {"type": "number"},
         }
+    required = [endpoint.required, *endpoint.also_required]
     # Without "model" the default model answers, if there is one.
-    return {"type": "object", "properties": properties, "required": [endpoint.required], "additionalProperties": True}
+    return {"type": "object", "properties": properties, "required": required, "additionalProperties": True}
 
 
 def _native() -> dict[str, Any]:

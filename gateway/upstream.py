@@ -35,7 +35,16 @@ TOLD_ERROR, ERROR_EVENT = b'"error":{', b"event: error"
 BEGUN_MESSAGE = re.compile(rb'"message"\s*:\s*"([^"\\]{1,500})')
 # llama-server says 500 to some requests whose form is wrong. Asking another replica, or again, would be in vain.
 CLIENTS_FAULT = re.compile(
-    r"^(Failed to parse |Unknown |Invalid |Unsupported |Missing )|\[json\.exception|not supported"
+    r"^(Failed to parse |Unknown |Invalid |Unsupported |Missing |Cannot |vector::_M_)"
+    r"|\[json\.exception|not supported|Unexpected empty grammar stack"
+)
+TOO_LONG = re.compile(r"^(?:input|request) \((\d+) tokens\) [^(]*\([^()\d]*(\d+)")
+# Which field it speaks of, by the ways it has to begin.
+FIELD = re.compile(
+    r"""^(?:Field\ |Expected\ )?['"](?P<quoted>[a-z_][\w.]*)['"]\ ?(?::|must|is\ required|element|to)
+    |^(?:Failed\ to\ parse|Invalid)\ (?P<parsed>messages|tools|tool_choice)\b
+    |^(?P<begins>response_format|top_logprobs|logprobs)\b""",
+    re.VERBOSE,
 )
 
 
@@ -151,13 +160,20 @@ def translate_error(status: int, raw: bytes) -> GatewayError | ReplicaFailed:
         told, kind, message = {}, "", begun[1].decode("utf-8", "replace") if begun else ""
     if kind == "exceed_context_size_error":
         return errors.context_length_exceeded(int(told.get("n_prompt_tokens", 0)), int(told.get("n_ctx", 0)))
+    if too_long := TOO_LONG.match(message):
+        return errors.context_length_exceeded(int(too_long[1]), int(too_long[2]))
     if status == 501:
         return errors.not_supported("%(reason)s", reason=_harmless(message) or "not supported")
     if status in {400, 413, 422} or (status == 500 and CLIENTS_FAULT.search(message)):
         reason = _harmless(message) or _("the model's server refuses this request")
-        return errors.invalid("%(reason)s", reason=reason)
+        return errors.invalid("%(reason)s", _field_of(message), reason=reason)
     # 503: it loads its model; 401: another engine than the one we know listens there now. Neither helps anybody else.
     return ReplicaFailed(f"{status} {kind}", unreachable=status in {401, 503})
+
+
+def _field_of(message: str) -> str | None:
+    found = FIELD.match(message)
+    return next(filter(None, found.groups()), None) if found else None
 
 
 def error_told(event: bytes) -> GatewayError | ReplicaFailed | None:

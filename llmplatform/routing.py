@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from channels.routing import ProtocolTypeRouter
@@ -10,10 +9,9 @@ from django.conf import settings
 from servestatic import ServeStaticASGI
 
 from chat.routing import websocket_application
-from gateway.app import gateway_application
+from gateway.app import PATHS, gateway_application
+from gateway.cors import CrossOrigin
 from llmplatform.lib.proxies import App, BehindProxies, Scope
-
-INFERENCE_PATHS = re.compile(r"^(/v1/|/api/v1/v1/|/api/v1/models/[^/]+/chat$)")
 
 
 def build_application(django_application: App) -> App:
@@ -24,10 +22,13 @@ def build_application(django_application: App) -> App:
         immutable_file_test=r"^.+\.[0-9a-f]{12}\..+$",
     )
 
+    origins = settings.CORS_ALLOWED_ORIGINS
+    inference: App = CrossOrigin(gateway_application, origins) if origins else gateway_application
+
     async def http(scope: Scope, receive: Any, send: Any) -> None:
         path: str = scope["path"]
-        if INFERENCE_PATHS.match(path):
-            await gateway_application(scope, receive, send)
+        if PATHS.match(path):
+            await inference(scope, receive, send)
         elif path.startswith(settings.STATIC_URL):
             await static(scope, receive, send)
         else:

@@ -118,6 +118,7 @@ DEBUG = False
 # Names this service answers to: a page elsewhere whose DNS is rebound to our address is refused (product.md, DNS rebinding).
 ALLOWED_HOSTS = env.items_of("ALLOWED_HOSTS") or host_names.own_host_names()
 CSRF_TRUSTED_ORIGINS = env.items_of("CSRF_TRUSTED_ORIGINS")
+CORS_ALLOWED_ORIGINS = env.items_of("CORS_ALLOWED_ORIGINS")  # whose pages may call the inference path
 if PUBLIC_URL:
     ALLOWED_HOSTS.append(public_url.host_of(PUBLIC_URL))
     CSRF_TRUSTED_ORIGINS.append(PUBLIC_URL)

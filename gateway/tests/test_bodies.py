@@ -159,6 +159,14 @@ def test_a_query_counts_with_each_document_and_a_text_that_is_embedded_once() ->
         (500, "Failed to parse tools: Expected 'tools' to be an array, got true; tools = true", 400),
         (500, "Unknown reasoning format: text", 400),
         (500, "image input is not supported - hint: if this is unexpected, you may need to provide the mmproj", 400),
+        (500, "Cannot use both json_schema and grammar", 400),
+        (500, "got exception: Unexpected empty grammar stack after accepting piece: x (30)", 400),
+        (500, "vector::_M_range_check: __n (which is 1000000) >= this->size() (which is 1000)", 400),
+        (
+            500,
+            "input (602 tokens) is too large to process. increase the physical batch size (current batch size: 512)",
+            400,
+        ),
         (500, "Compute error.", None),
         (500, "", None),
     ],
@@ -174,3 +182,50 @@ def test_a_refusal_that_is_too_long_to_be_read_whole_is_one_all_the_same() -> No
     translated = upstream.translate_error(500, raw)
     assert isinstance(translated, GatewayError)
     assert len(translated.message) <= 500
+
+
+@pytest.mark.parametrize(
+    ("message", "param"),
+    [
+        ("Field 'top_k': [json.exception.type_error.302] type must be number, but is string", "top_k"),
+        ("Expected 'messages' to be an array", "messages"),
+        ('"documents" must be a non-empty string array', "documents"),
+        ("Failed to parse tools: Expected 'tools' to be an array, got 5; tools = 5", "tools"),
+        ("response_format type must be one of ...", "response_format"),
+        ("'x' is what the client wrote", None),
+        ("Prompt contains invalid tokens", None),
+    ],
+)
+def test_the_field_an_engine_speaks_of_is_named(message: str, param: str | None) -> None:
+    raw = json.dumps({"error": {"code": 400, "message": message, "type": "invalid_request_error"}}).encode()
+    assert upstream.translate_error(400, raw).param == param
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "request (2050 tokens) exceeds the available context size (2048 tokens), try increasing it",
+        "input (2050 tokens) is too large to process. increase the physical batch size (current batch size: 2048)",
+        "input (2050 tokens) is larger than the max context size (2048 tokens). skipping",
+    ],
+)
+def test_too_long_is_the_same_whatever_the_engine_calls_it(message: str) -> None:
+    raw = json.dumps({"error": {"code": 500, "message": message, "type": "server_error"}}).encode()
+    translated = upstream.translate_error(500, raw)
+    assert translated.code == "context_length_exceeded"
+    assert "2050" in translated.message
+    assert "2048" in translated.message
+
+
+@pytest.mark.parametrize("tokens", [[-1], ["a"], [1.5], [True], [None]])
+def test_tokens_to_make_text_of_are_whole_numbers(tokens: list) -> None:
+    with pytest.raises(GatewayError) as caught:
+        bodies.check(ENDPOINTS["detokenize"], {"tokens": tokens})
+    assert caught.value.param == "tokens"
+
+
+def test_a_prompt_of_tokens_and_texts_is_one() -> None:
+    endpoint = ENDPOINTS["completions"]
+    assert bodies.check(endpoint, {"model": "m", "prompt": ["a", 5, "b"]}).answers == 1
+    assert bodies.check(endpoint, {"model": "m", "prompt": [["a", 5], "b"]}).answers == 2
+    assert bodies.check(endpoint, {"model": "m", "prompt": {"prompt_string": "a"}}).answers == 1

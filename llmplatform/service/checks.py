@@ -13,7 +13,7 @@ from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning, register
 from django.utils.translation import gettext as _
 
-from llmplatform.lib import networks
+from llmplatform.lib import networks, origins
 
 TAG = "service"
 
@@ -24,6 +24,7 @@ def check_settings(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
         _host_names,
         _cluster_engine,
         _single_sign_on,
+        _cross_origin,
     )
     return [message for check in checks for message in check()]
 
@@ -68,6 +69,17 @@ def _single_sign_on() -> list[CheckMessage]:
         text = _("OIDC_OPERATORS and OIDC_ADMINS need OIDC_GROUPS_CLAIM.")
         found.append(Error(text, hint=_("Name the claim that holds a person's groups."), id="service.E005"))
     return found
+
+
+def _cross_origin() -> list[CheckMessage]:
+    entries = settings.CORS_ALLOWED_ORIGINS
+    if origins.ANY in entries and len(entries) > 1:
+        text = _("CORS_ALLOWED_ORIGINS: “*” means every origin, so it stands alone.")
+        return [Error(text, hint=_("Write “*”, or the origins without it."), id="service.E006")]
+    wrong = [entry for entry in entries if entry != origins.ANY and not origins.is_origin(entry)]
+    hint = _("Write them as browsers do, for example https://app.example.org,http://localhost:3000.")
+    text = _("CORS_ALLOWED_ORIGINS: “%(entry)s” is not an origin.")
+    return [Error(text % {"entry": entry}, hint=hint, id="service.E006") for entry in wrong]
 
 
 def register_checks() -> None:

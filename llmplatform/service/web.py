@@ -25,7 +25,8 @@ from twisted.internet import defer, reactor
 from twisted.web.http import HTTPChannel, _GenericHTTPChannelProtocol
 
 from gateway import counting, ending, errors, upstream
-from gateway.app import protocol_of
+from gateway.app import PATHS, protocol_of
+from gateway.cors import CrossOrigin
 from llmplatform.lib import parent_watch
 
 logger = logging.getLogger(__name__)
@@ -63,6 +64,14 @@ def _too_large(path: bytes) -> bytes:
 def _error_body(error: errors.GatewayError, path: bytes) -> bytes:
     """In the format of whoever is asked."""
     return errors.as_body(error, protocol_of(path.partition(b"?")[0].decode("latin-1")))
+
+
+def _cross_origin(path: bytes, origin: bytes | None) -> dict[str, str]:
+    """What a page of another site needs, to see the refusal."""
+    origins = settings.CORS_ALLOWED_ORIGINS
+    if not origins or origin is None or not PATHS.match(path.partition(b"?")[0].decode("latin-1")):
+        return {}
+    return CrossOrigin(None, origins).headers_for(origin.decode("latin-1"))
 
 
 class Request(WebRequest):
@@ -104,6 +113,8 @@ class Request(WebRequest):
         self.setHeader(b"content-type", b"application/json")
         body = _too_large(self.uri)
         self.setHeader(b"content-length", b"%d" % len(body))
+        for name, value in _cross_origin(self.uri, self.getHeader(b"origin")).items():
+            self.setHeader(name, value)
         self.write(body)
         self.finish()
         return None

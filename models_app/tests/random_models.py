@@ -36,6 +36,7 @@ class Shape:
     experts: int = 0
     window: int = 0
     reranks: bool = False
+    infills: bool = False
 
     @property
     def head(self) -> int:
@@ -43,7 +44,7 @@ class Shape:
 
     @property
     def name(self) -> str:
-        kind = f"{'rerank-' if self.reranks else ''}{self.kind.name}"
+        kind = f"{'rerank-' if self.reranks else ''}{'infill-' if self.infills else ''}{self.kind.name}"
         return f"{self.arch}-{kind}-{self.embedding}x{self.layers}-{MADE}.gguf"
 
 
@@ -64,6 +65,15 @@ SHAPES = {
 # As small as a real one's form allows.
 EMBEDDER = Shape("bert", Kind.Q8_0, 64, 2, 4, 4, 128, vocabulary=1000, context=512)
 RERANKER = Shape("bert", Kind.F16, 64, 2, 4, 4, 128, vocabulary=1000, context=512, reranks=True)
+FILLER = Shape("llama", Kind.Q8_0, 64, 2, 4, 4, 128, vocabulary=1000, context=4096, infills=True)
+# Tokens around what is missing in a text, as code models have them: the key of each in the file, and the token.
+AROUND = {
+    "pre": "<|fim_prefix|>",
+    "suf": "<|fim_suffix|>",
+    "mid": "<|fim_middle|>",
+    "rep": "<|repo_name|>",
+    "sep": "<|file_sep|>",
+}
 
 
 def random_projector(path: Path, width: int) -> Path:
@@ -178,11 +188,14 @@ def _vocabulary(writer: GGUFWriter, shape: Shape) -> None:
         writer.add_sep_token_id(3)
         return
     tokens = ["<unk>", "<s>", "</s>", *(f"<0x{number:02X}>" for number in range(256))]
-    rest = shape.vocabulary - len(tokens)
+    around = list(AROUND.values()) if shape.infills else []
+    rest = shape.vocabulary - len(tokens) - len(around)
     writer.add_tokenizer_model("llama")
-    writer.add_token_list(tokens + [f"▁token{number}" for number in range(rest)])
+    writer.add_token_list(tokens + around + [f"▁token{number}" for number in range(rest)])
     writer.add_token_scores([0.0] * shape.vocabulary)
-    writer.add_token_types([2, 3, 3, *[6] * 256, *[1] * rest])
+    writer.add_token_types([2, 3, 3, *[6] * 256, *[3] * len(around), *[1] * rest])
+    for number, key in enumerate(AROUND if shape.infills else ()):
+        writer.add_uint32(f"tokenizer.ggml.fim_{key}_token_id", len(tokens) + number)
     writer.add_bos_token_id(1)
     writer.add_eos_token_id(2)
 

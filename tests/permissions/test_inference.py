@@ -30,7 +30,7 @@ from tests.permissions.world import World, shut_out
 # -- inference and websockets ------------------------------------------------------------------------------------------
 BODY = {
     "model": "no-such-model", "messages": [{"role": "user", "content": "hi"}], "prompt": "hi", "input": "hi",
-    "documents": ["hi"], "content": "hi", "tokens": [1],
+    "documents": ["hi"], "content": "hi", "tokens": [1], "input_prefix": "hi", "input_suffix": "hi",
 }  # fmt: skip
 TYPES = {401: {"authentication_error", "invalid_api_key"}, 403: {"permission_error", "permission_denied"}}
 

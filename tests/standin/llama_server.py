@@ -258,6 +258,13 @@ class Server:
         prompt = len(words(json.dumps(request.data.get("prompt", ""))))
         return await self.complete(request, answer, NativeStyle(self.model_of(request)), prompt)
 
+    async def do_infill(self, request: Request, answer: Answer) -> None:
+        extra = [chunk["text"] for chunk in request.data.get("input_extra") or []]
+        text = " ".join([*extra, request.data["input_prefix"], request.data["input_suffix"]])
+        style = NativeStyle(self.model_of(request))
+        style.fields = request.data.get("response_fields") or []
+        return await self.complete(request, answer, style, len(words(text)))
+
     # -- generation ------------------------------------------------------------------------------------------------
     @property
     def slot_context(self) -> int:
@@ -395,7 +402,7 @@ class Server:
             not pause and limit > len(deltas) and not after_finish
         ):  # as fast as it goes: benches measure the gateway, not this program
             attempt.note(answer=len(deltas))
-            await answer.events([*opening, *deltas, *closing], last=True)
+            await answer.events([*opening, *deltas, *closing], last=True, done=style.says_done)
             entry["deltas"] = len(deltas)
             return
         await answer.events(opening)
@@ -410,12 +417,12 @@ class Server:
         if limit <= len(deltas):
             await self.break_off(answer)
             return
-        await self.finish(answer, closing, after_finish)
+        await self.finish(answer, closing, after_finish, style.says_done)
 
-    async def finish(self, answer: Answer, closing: list[dict], after_finish: str | None) -> None:
+    async def finish(self, answer: Answer, closing: list[dict], after_finish: str | None, done: bool) -> None:
         if not after_finish:
-            return await answer.events(closing, last=True)
-        await answer.events([event for event in closing if event["choices"]])
+            return await answer.events(closing, last=True, done=done)
+        await answer.events([event for event in closing if event.get("choices", True)])
         if after_finish == "cut":
             raise Aborted
         return await self.wait(answer, 1e9)
@@ -457,6 +464,7 @@ ROUTES = {
     ("POST", "/v1/chat/completions/input_tokens"): "input_tokens",
     ("POST", "/chat/completions"): "chat",
     ("POST", "/v1/completions"): "completions",
+    ("POST", "/infill"): "infill",
     ("POST", "/completion"): "native",
     ("POST", "/completions"): "native",
 }

@@ -8,6 +8,7 @@ import uuid
 
 class Style:
     object_name = ""
+    says_done = True  # after the last event of a stream
 
     def __init__(self, model: str) -> None:
         self.model = model
@@ -95,11 +96,17 @@ class TextStyle(Style):
 
 
 class NativeStyle(Style):
+    says_done = False
+    fields: tuple[str, ...] | list[str] = ()  # of the last event, if not all
+
+    def of_answer(self, event: dict, index: int) -> dict:
+        return {**event, "index": index} if "index" in event else event
+
     def delta(self, text: str) -> dict:
         return {"index": 0, "content": text, "tokens": [], "stop": False, "tokens_evaluated": self.prompt}
 
-    def whole(self, text: str, reasoning: str) -> dict:
-        return {
+    def last(self, text: str) -> dict:
+        every = {
             "index": 0,
             "content": text,
             "tokens": [],
@@ -109,9 +116,14 @@ class NativeStyle(Style):
             "tokens_evaluated": self.prompt,
             "timings": timings(self),
         }
+        return {name: value for name, value in every.items() if not self.fields or name in self.fields}
+
+    def whole(self, text: str, reasoning: str) -> dict | list[dict]:
+        found = [self.of_answer(self.last(text), index) for index in range(self.answers)]
+        return found if self.answers > 1 else found[0]
 
     def closing(self) -> list[dict]:
-        return [self.whole("", "")]
+        return [self.last("")]
 
 
 def timings(style: Style) -> dict:

@@ -1,0 +1,154 @@
+"""Grammars and JSON schemas, which an engine turns into rules before it answers: bounds on what that may take. Pure.
+
+It does so in the thread that computes for all of its slots, and too deep a grammar ends its process. A short one that can be read
+in very many ways still keeps it busy for long: no bound on sizes finds those.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from django.utils.translation import gettext_lazy as _
+
+from gateway import errors
+
+GRAMMAR = "grammar"
+SCHEMA = "json_schema"
+SCHEMA_FIELDS = (SCHEMA, "response_format", "text", "output_format", "output_config")
+TOOLS = "tools"  # their schemas stand in the prompt too, so that the context bounds how much they list
+MOST_GRAMMAR_BYTES = 32 * 1024
+MOST_REPETITIONS = 10_000  # {n,m} in a grammar or a pattern, minItems and maxItems: added up
+MOST_LENGTHS = 400_000  # minLength and maxLength, added up; more than LENGTH_CLIP of one costs no more
+LENGTH_CLIP = 2_000
+MOST_CHOICES = 1_000  # properties and alternatives
+MOST_PATTERN = 16 * 1024
+CHOICES = ("properties", "enum", "anyOf", "oneOf")
+REPETITION = re.compile(r"\{\s*(\d*)\s*,?\s*(\d*)\s*\}")
+LONGEST_NUMBER = 9  # digits; more are a very large number
+TYPES = frozenset({"string", "number", "integer", "boolean", "null", "array", "object"})
+KEYWORDS: dict[str, type] = {
+    **dict.fromkeys(("properties", "$defs", "definitions"), dict),
+    **dict.fromkeys(("anyOf", "oneOf", "allOf", "prefixItems", "enum", "required"), list),
+    **dict.fromkeys(("$ref", "pattern"), str),
+    **dict.fromkeys(("minItems", "maxItems", "minLength", "maxLength"), int),
+}
+
+
+def check(body: Mapping[str, Any]) -> None:
+    """Raises GatewayError naming the field that cannot be taken."""
+    if (grammar := body.get(GRAMMAR)) is not None:
+        _check_grammar(grammar)
+    for name in SCHEMA_FIELDS:
+        if isinstance(body.get(name), dict):
+            _check_size(name, _size(body[name]), MOST_CHOICES)
+    if isinstance(body.get(TOOLS), list):
+        _check_size(TOOLS, _size(body[TOOLS]), None)
+    if (schema := body.get(SCHEMA)) is not None and (place := _not_a_schema(schema)) is not None:
+        template = _("“%(name)s” is not a JSON schema: see %(place)s.")
+        raise errors.invalid(template, SCHEMA, name=SCHEMA, place=place)
+
+
+def _check_grammar(grammar: Any) -> None:
+    if not isinstance(grammar, str):
+        raise errors.invalid(_("“%(name)s” must be a text."), GRAMMAR, name=GRAMMAR)
+    if len(grammar.encode("utf-8", "surrogatepass")) > MOST_GRAMMAR_BYTES:
+        template = _("“%(name)s” is longer than %(most)d bytes.")
+        raise errors.invalid(template, GRAMMAR, name=GRAMMAR, most=MOST_GRAMMAR_BYTES)
+    if _repetitions(grammar) > MOST_REPETITIONS:
+        raise _too_many_repetitions(GRAMMAR)
+
+
+def _repetitions(text: str) -> int:
+    return sum(max(_number(low), _number(high)) for low, high in REPETITION.findall(text))
+
+
+def _number(digits: str) -> int:
+    return int(digits[:LONGEST_NUMBER] or 0)
+
+
+def _too_many_repetitions(name: str) -> errors.GatewayError:
+    return errors.invalid(_("“%(name)s” asks for too many repetitions."), name, name=name)
+
+
+@dataclass(slots=True)
+class _Size:
+    choices: int = 0
+    repetitions: int = 0
+    lengths: int = 0
+    patterns: int = 0
+
+
+def _size(schema: Any) -> _Size:
+    found = _Size()
+    for part in _objects(schema):
+        for name in CHOICES:
+            if isinstance(part.get(name), dict | list):
+                found.choices += len(part[name])
+        found.repetitions += _sum(part, ("minItems", "maxItems"), MOST_REPETITIONS + 1)
+        found.lengths += _sum(part, ("minLength", "maxLength"), LENGTH_CLIP)
+        if isinstance(pattern := part.get("pattern"), str):
+            found.patterns += len(pattern)
+            found.repetitions += _repetitions(pattern)
+    return found
+
+
+def _sum(part: dict[str, Any], names: tuple[str, ...], clip: int) -> int:
+    """Of what are numbers; a property may have such a name too."""
+    return sum(min(value, clip) for name in names if isinstance(value := part.get(name), int) and value > 0)
+
+
+def _objects(value: Any) -> Iterator[dict[str, Any]]:
+    pending = [value]
+    while pending:
+        part = pending.pop()
+        if isinstance(part, dict):
+            yield part
+            pending += part.values()
+        elif isinstance(part, list):
+            pending += part
+
+
+def _check_size(name: str, size: _Size, most_choices: int | None) -> None:
+    if most_choices is not None and size.choices > most_choices:
+        template = _("“%(name)s” has more than %(most)d properties and alternatives.")
+        raise errors.invalid(template, name, name=name, most=most_choices)
+    if size.patterns > MOST_PATTERN:
+        template = _("The patterns in “%(name)s” are longer than %(most)d characters.")
+        raise errors.invalid(template, name, name=name, most=MOST_PATTERN)
+    if size.repetitions > MOST_REPETITIONS or size.lengths > MOST_LENGTHS:
+        raise _too_many_repetitions(name)
+
+
+# -- what an engine would silently leave out -------------------------------------------------------------------------
+def _not_a_schema(schema: Any) -> str | None:
+    """Where it is none, as a JSON pointer. The engine then answers as if no schema had been given, and says nothing."""
+    pending: list[tuple[str, Any]] = [("#", schema)]
+    while pending:
+        place, part = pending.pop()
+        if isinstance(part, bool) and place != "#":
+            continue
+        if not isinstance(part, dict):
+            return place
+        if (wrong := _wrong_keyword(part)) is not None:
+            return f"{place}/{wrong}"
+        for name in ("properties", "$defs", "definitions"):
+            pending += [(f"{place}/{name}/{key}", value) for key, value in part.get(name, {}).items()]
+        for name in ("anyOf", "oneOf", "allOf", "prefixItems"):
+            pending += [(f"{place}/{name}/{number}", value) for number, value in enumerate(part.get(name, []))]
+        if isinstance(items := part.get("items"), list):
+            pending += [(f"{place}/items/{number}", value) for number, value in enumerate(items)]
+        elif items is not None:
+            pending.append((f"{place}/items", items))
+    return None
+
+
+def _wrong_keyword(schema: dict[str, Any]) -> str | None:
+    for name, kind in KEYWORDS.items():
+        if name in schema and not isinstance(schema[name], kind):
+            return name
+    kinds = schema.get("type", [])
+    named = kinds if isinstance(kinds, list) else [kinds]
+    return None if all(isinstance(kind, str) and kind in TYPES for kind in named) else "type"
