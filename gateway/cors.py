@@ -23,6 +23,8 @@ EXPOSED = (
     *(f"x-ratelimit-{what}-{of}" for what in ("limit", "remaining", "reset") for of in ("requests", "tokens")),
     "retry-after",
     "x-queue-ms",
+    "x-queue-position",
+    "x-queue-estimate-ms",
     "x-replica",
     "x-max-tokens",
     "x-should-retry",

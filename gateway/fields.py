@@ -14,11 +14,12 @@ from django.utils.translation import gettext_lazy as _
 
 from gateway import errors
 
-# They choose another's slot, the adapters all slots share, or what only the administrator sets.
+# They choose another's slot or what another's conversation left in one, the adapters all slots share, or what only the
+# administrator sets.
 NOT_THEIRS = frozenset(
     {
         *("id_slot", "slot_id", "n_keep", "n_discard", "lora", "control_vectors", "conv_id", "sse_ping_interval"),
-        *("speculative.type", "speculative.types", "verbose"),
+        *("speculative.type", "speculative.types", "verbose", "n_cache_reuse"),
     }
 )
 # The engine tells them to itself, from its template. It believes them: some wrong ones end its process.
@@ -31,6 +32,10 @@ ITS_OWN = frozenset(
 )
 REFUSED = NOT_THEIRS | ITS_OWN
 REFUSED_AT = {"rerank": frozenset({"texts"})}  # by it the answer has another form, without what was used
+
+# Of a template: in it they would take the place of what was checked, counted and begun with the model's own system prompt.
+ARGUMENTS = "chat_template_kwargs"
+NOT_ARGUMENTS = frozenset({"messages", "tools"})
 
 MOST_PROBABILITIES = 100
 MOST_LOOKED_BACK = 2**20  # tokens, each of which takes memory in every sampler
@@ -61,6 +66,9 @@ def check(endpoint_name: str, body: Mapping[str, Any]) -> None:
     refused = REFUSED.intersection(body) | REFUSED_AT.get(endpoint_name, frozenset()).intersection(body)
     if refused:
         raise errors.invalid(_("This field is not allowed here."), min(refused))
+    arguments = body.get(ARGUMENTS)
+    if isinstance(arguments, Mapping) and not NOT_ARGUMENTS.isdisjoint(arguments):
+        raise errors.invalid(_("This field is not allowed here."), f"{ARGUMENTS}.{min(NOT_ARGUMENTS & set(arguments))}")
     for name, value in body.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise errors.invalid(_("“%(name)s” must be a finite number."), name, name=name)

@@ -30,6 +30,15 @@ def test_some_fields_are_refused_whatever_they_say(name: str, value: Any) -> Non
     assert refused({**START, name: value}) == name
 
 
+@pytest.mark.parametrize("name", sorted(fields.NOT_ARGUMENTS))
+def test_a_template_is_not_told_another_conversation(name: str) -> None:
+    chat = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+    bodies.check(CHAT, {**chat, "chat_template_kwargs": {"enable_thinking": False}})
+    bodies.check(CHAT, {**chat, "chat_template_kwargs": 5})
+    asked = {**chat, "chat_template_kwargs": {name: [{"role": "user", "content": "other"}]}}
+    assert refused(asked, CHAT) == f"chat_template_kwargs.{name}"
+
+
 def test_some_are_refused_at_one_endpoint() -> None:
     rerank = {"model": "m", "query": "q", "documents": ["d"], "texts": ["d"]}
     assert refused(rerank, ENDPOINTS["rerank"]) == "texts"

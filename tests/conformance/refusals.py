@@ -55,7 +55,6 @@ FIELDS: dict[str, dict[str, tuple[dict[str, Any], str | None]]] = {
         "adaptive_decay below 0": ({"adaptive_decay": -1}, "adaptive_decay"),
         "repeat_penalty of 0": ({"repeat_penalty": 0}, None),
         "reasoning_budget_tokens below -1": ({"reasoning_budget_tokens": -5}, "reasoning_budget_tokens"),
-        "n_cache_reuse below 0": ({"n_cache_reuse": -1}, "n_cache_reuse"),
         "n_indent below 0": ({"n_indent": -1}, "n_indent"),
         "repeat_last_n of -1": ({"repeat_last_n": -1}, "repeat_last_n"),
         "pictures for a model without eyes": ({"prompt": {"prompt_string": "a", "multimodal_data": []}}, None),

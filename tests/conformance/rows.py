@@ -95,7 +95,6 @@ SAMPLING: dict[str, dict[str, Any]] = {
     "timings_per_token": {"timings_per_token": True},
     "t_max_predict_ms": {"t_max_predict_ms": 60_000},
     "n_indent": {"n_indent": 4},
-    "n_cache_reuse": {"n_cache_reuse": 16},
     "backend_sampling": {"backend_sampling": True},
     "stop": {"stop": "token"},
     "several stops": {"stop": ["1", "2", "3"]},
@@ -200,9 +199,13 @@ WITH_SENSE: dict[str, dict[str, Any]] = {
 CALLS: dict[str, dict[str, Any]] = {
     "a tool is called": {"tools": [TOOL]},
     "a tool that must be called": {"tools": [TOOL], "tool_choice": "required"},
-    "one tool that must be called": {"tools": [TOOL, CLOCK], "tool_choice": CHOSEN},
     "tools called in parallel": {"tools": [TOOL], "parallel_tool_calls": True},
 }
+
+# What an engine passes over, and how it is told the same.
+NAMED = {**STARTS["chat.completions"], **SURE, "model": "real", "messages": WEATHER, "max_tokens": 30}
+NAMED_AS_ASKED = {**NAMED, "tools": [TOOL, CLOCK], "tool_choice": CHOSEN}
+NAMED_AS_TOLD = {**NAMED, "tools": [CLOCK], "tool_choice": "required", "parallel_tool_calls": False}
 
 
 def chats() -> Iterator[Row]:

@@ -36,6 +36,12 @@ def test_the_same_answer(both: Both, row: Row) -> None:
     assert ours.headers["x-replica"]
 
 
+def test_a_tool_that_is_named_is_told_in_the_engines_way(both: Both) -> None:
+    theirs = by_the_engine(both, Row("chat.completions", "as told", rows.NAMED_AS_TOLD))
+    ours = by_the_gateway(both, Row("chat.completions", "as asked", rows.NAMED_AS_ASKED))
+    assert comparing.told_by(ours) == comparing.told_by(theirs)
+
+
 def first(both: Both, title: str) -> dict[str, Any]:
     """What a row's answer says, or its first choice."""
     [row] = [row for row in rows.ANSWERED if row.title == title]
