@@ -22,15 +22,16 @@ FIRST_DURATION = 5.0  # seconds; what a request is taken for before any was seen
 
 class Member:
     """``began``: when each of its slots that are taken was; ``promised``: requests that wait for it and for no other;
-    ``memory``: by what its cache is known."""
+    ``memory``: by what its cache is known; ``elsewhere``: slots that others than this fleet have taken."""
 
-    __slots__ = ("began", "id", "is_open", "memory", "promised", "score", "slots", "speeds")
+    __slots__ = ("began", "elsewhere", "id", "is_open", "memory", "promised", "score", "slots", "speeds")
 
     def __init__(self, number: int, slots: int, memory: int, speeds: Speeds) -> None:
         self.id = number
         self.slots = slots
         self.memory = memory
         self.is_open = True
+        self.elsewhere = 0
         self.speeds = speeds
         self.began: list[float] = []
         self.promised = 0
@@ -42,7 +43,7 @@ class Member:
 
     @property
     def is_free(self) -> bool:
-        return len(self.began) < self.slots
+        return len(self.began) + self.elsewhere < self.slots
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +119,11 @@ class Fleet:
         soonest = min((self.durations.left(now - began) for began in member.began), default=self.durations.mean)
         return soonest + member.promised * self.durations.mean / max(member.slots, 1)
 
+    def taken_elsewhere(self, member: Member, slots: int) -> None:
+        if member.elsewhere != slots:
+            member.elsewhere = slots
+            self._place(member)
+
     # -- the choice ------------------------------------------------------------------------------------------------------
     def choose(
         self,
@@ -150,7 +156,7 @@ class Fleet:
         return Choice(member, known.get(member.memory, 0) / size)
 
     def _candidate(self, member: Member, cached: float, now: float) -> Candidate:
-        busy = len(member.began)
+        busy = len(member.began) + member.elsewhere
         at_work = min(busy + 1, max(member.slots, 1))
         speeds = member.speeds
         wait = self.wait(member, now) if busy >= member.slots else 0.0

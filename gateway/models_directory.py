@@ -17,6 +17,7 @@ from accounts.prices import default_policy
 from cluster.balancer import Policy
 from gateway import errors, naming
 from gateway.demand import DemandReports
+from gateway.slot_sharing import SlotSharing
 from gateway.slots import ModelPool
 from llmplatform.lib import knock
 from models_app.selectors import ModelView, serving_snapshot
@@ -50,6 +51,7 @@ class ModelsDirectory:
         self._news = asyncio.Event()
         self._demand = DemandReports()
         self._refreshing: asyncio.Task[None] | None = None
+        self._sharing: asyncio.Task[None] | None = None  # of slots, with other web processes
 
     async def pool(self, name: str) -> ModelPool | None:
         """The pool of the model that ``name`` stands for (``naming.names_of``), or None when there is no such model."""
@@ -78,7 +80,10 @@ class ModelsDirectory:
         return sorted(may, key=lambda view: (not view.is_default, view.name))
 
     def start(self) -> None:
-        self._refreshing = asyncio.get_running_loop().create_task(self._refresh_forever())
+        loop = asyncio.get_running_loop()
+        self._refreshing = loop.create_task(self._refresh_forever())
+        if settings.REDIS_URL:
+            self._sharing = loop.create_task(SlotSharing(settings.REDIS_URL, self.pools.values).run())
 
     async def refresh(self) -> None:
         """One reading. Callable on its own in tests."""

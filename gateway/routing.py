@@ -6,7 +6,7 @@ engines report.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from time import monotonic
 
@@ -85,6 +85,10 @@ class Router:
             self.replicas[view.id] = replica
         for gone in known.values():
             self.fleet.remove(gone.member)
+
+    def taken_elsewhere(self, slots: Mapping[int, int]) -> None:
+        for number, replica in self.replicas.items():
+            self.fleet.taken_elsewhere(replica.member, slots.get(number, 0))
 
     @property
     def serving(self) -> list[ReplicaSlots]:

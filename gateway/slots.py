@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Hashable, Iterable
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from time import monotonic
 
@@ -189,6 +189,11 @@ class ModelPool:
         """It gave no answer. One that cannot be reached, or may be on its way out for it is loaded when asked for, gets nothing
         until a later snapshot shows it ready."""
         self.router.failed(replica, aside=unreachable or self.view.on_demand)
+
+    def taken_elsewhere(self, slots: Mapping[int, int]) -> None:
+        """How many of each replica's other web processes have."""
+        self.router.taken_elsewhere(slots)
+        self._serve()
 
     # -- taking and giving back ---------------------------------------------------------------------------------------
     def any_replica(self) -> ReplicaSlots | None:

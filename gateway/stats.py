@@ -73,11 +73,14 @@ def _per_model(pools: list[ModelPool]) -> Metric:
 def _per_replica(pools: list[ModelPool]) -> Iterator[Metric]:
     labels = ["model", "replica"]
     busy = GaugeMetricFamily("llm_slots_busy", "Slots in use", labels=labels)
+    elsewhere = GaugeMetricFamily("llm_slots_busy_elsewhere", "Slots that other web processes use", labels=labels)
     slots = GaugeMetricFamily("llm_slots", "Slots there are", labels=labels)
     for pool in pools:
         for replica in list(pool.replicas.values()):
             where = [pool.view.name, str(replica.view.number)]
             busy.add_metric(where, replica.busy)
+            elsewhere.add_metric(where, replica.member.elsewhere)
             slots.add_metric(where, replica.view.slots)
     yield busy
+    yield elsewhere
     yield slots

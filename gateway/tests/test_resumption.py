@@ -313,3 +313,32 @@ def test_events_that_come_in_pieces_are_passed_on_whole(service: Service) -> Non
     service.standins["first"].tell(chunks=30, token_seconds=0.002, half_after=9)
     service.standins["second"].tell(chunks=30)
     whole_until_the_first_is_asked(service)
+
+
+@pytest.mark.e2e
+def test_a_drain_that_is_over_moves_what_still_streams(service: Service) -> None:
+    """The supervisor ends the process then. Until it does, the answer goes on where it is, and nothing new comes."""
+    for standin in ("first", "second"):
+        service.standins[standin].tell(chunks=30, token_seconds=0.05)
+    found: list[Any] = []
+    asking = threading.Thread(target=lambda: found.append(ask(service)))
+    asking.start()
+    by_name = {"twins/1": "first", "twins/2": "second"}
+    until(lambda: service.metric("llm_slots_busy") == 1)
+    [busy] = [name for name in by_name if _running(service, by_name[name])]
+    change = "UPDATE models_app_replica SET state = ? WHERE port = ?"
+    port = service.standins[by_name[busy]].port
+    service.change(change, "draining", port)
+    try:
+        until(lambda: ask(service, max_tokens=1).headers["x-replica"] != busy)
+        service.standins[by_name[busy]].stop()
+        asking.join()
+    finally:
+        service.change(change, "ready", port)
+    assert_one_whole_answer(found[0])
+    assert (found[0].headers["x-replica"], found[0].record()["resumed"]) == (busy, 1)
+    assert found[0].record()["replica"] != busy
+
+
+def _running(service: Service, standin: str) -> bool:
+    return any(entry["state"] == "running" for entry in service.standins[standin].seen())
