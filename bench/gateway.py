@@ -131,7 +131,7 @@ user = services.register_user("bench", "long-enough-for-a-bench", "bench@example
 quota.top_up(quota.ensure_wallet(user), {money})
 model = ModelConfig.objects.create(name="{model}", file="none.gguf", max_tokens=512)
 Replica.objects.create(model=model, number=1, node="bench", state="ready", since=timezone.now(), port={upstream},
-                       slots=256, context_length=8192, key_nonce="bench")
+                       slots=2000, context_length=8192, key_nonce="bench")
 print(services.token_pair(user)[0])
 """
 
