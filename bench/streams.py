@@ -4,8 +4,8 @@
 
 One run measures the same streams straight from the upstream, through nginx (where installed) and through us (a real web server
 with sign-in, limits, hold, queue, settlement, usage record). The upstream writes into each piece when it was sent, by the clock
-that all processes of a machine share. Two tables: clients that ask one after the other for short answers at that pace, for the time
-to the first byte; and so many streams at once, with memory and processor time of our web server.
+that all processes of a machine share. Two tables: clients that ask one after the other for short answers at that pace, for the
+time to the first byte; and so many streams at once, with memory and processor time of our web server.
 """
 
 from __future__ import annotations
