@@ -19,7 +19,7 @@ import httpx
 import pytest
 
 from gateway.tests.conftest import RICH, ROOT, SETUP, Service, free_port, python_in, until, web
-from models_app.tests.counting_model import characters, counting_model
+from models_app.tests.counting_model import BEGIN, characters, counting_model
 from tests.running_service import put_prepared_files
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
@@ -36,12 +36,22 @@ print(json.dumps([engine_key("n"), ledger_problems()]))
 """
 
 
+# It opens a block of thoughts itself. What it begins with, so that the model begins to count, belongs to them.
+THINKING = """{%- for message in messages -%}
+[{{ message['role'] }}]
+{%- if message['role'] == 'assistant' -%}<think>{{ message.get('reasoning_content') or '' }}</think>{%- endif -%}
+{{ message['content'] }}{{ '\\n' }}
+{%- endfor -%}
+{%- if add_generation_prompt -%}[assistant]<think>BEGIN{%- endif -%}""".replace("BEGIN", BEGIN)
+
+
 @dataclass
 class Engine:
     """A real one. ``kill`` does it, and starts the next one at once."""
 
     port: int
     key: str
+    options: tuple[str, ...] = ()
     process: subprocess.Popen | None = None
 
     def start(self) -> Engine:
@@ -65,7 +75,7 @@ class Engine:
         ]
         environment = {**os.environ, "LLAMA_API_KEY": self.key}
         self.process = subprocess.Popen(
-            [*command, *options, "--jinja", "--metrics"],
+            [*command, *options, "--jinja", "--metrics", *self.options],
             cwd=ROOT,
             env=environment,
             stdout=subprocess.DEVNULL,
@@ -117,7 +127,7 @@ class Fleet(Service):
                 assert "error" not in event, (event, text)
                 ids.add(event["id"])
                 usage = event.get("usage") or usage
-                if piece := event["choices"] and event["choices"][0]["delta"].get("content"):
+                if piece := event["choices"] and _piece(event["choices"][0]["delta"]):
                     text, pieces = text + piece, pieces + 1
                     if pieces in kills:
                         victims[kills.index(pieces)].kill()
@@ -126,14 +136,18 @@ class Fleet(Service):
         return text, usage, answer.headers["x-request-id"]
 
 
+def _piece(delta: dict) -> str | None:
+    return delta.get("content") or delta.get("reasoning_content")
+
+
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
-    home, ports = tmp_path_factory.mktemp("fleet"), [free_port() for _ in range(3)]
+    home, ports = tmp_path_factory.mktemp("fleet"), [free_port() for _ in range(4)]
     secrets = f"JWT_SECRET={os.urandom(32).hex()}\nSECRET_KEY={os.urandom(32).hex()}\n"
     (home / ".env").write_text(secrets + "SERVER_HOST=127.0.0.1\nALLOWED_HOSTS=127.0.0.1\nMETRICS_ALLOW=127.0.0.1\n")
     replicas = [{"port": port, "slots": 2, "state": "ready"} for port in ports]
     put_prepared_files(home)
-    models = {"pair": replicas[:2], "single": replicas[2:]}
+    models = {"pair": replicas[:2], "single": replicas[2:3], "thinker": replicas[3:]}
     tokens = json.loads(python_in(home, "-c", SETUP, json.dumps({"users": {"ann": RICH}, "models": models})))
     python_in(
         home,
@@ -141,8 +155,13 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
         "import django; django.setup(); from models_app.models import *; ModelConfig.objects.update(max_tokens=2000)",
     )
     key = json.loads(python_in(home, "-c", KEY_AND_PROBLEMS))[0]
-    names = ["pair/1", "pair/2", "single/1"]
-    engines = {name: Engine(port, key).start() for name, port in zip(names, ports, strict=True)}
+    names = ["pair/1", "pair/2", "single/1", "thinker/1"]
+    engines = {name: Engine(port, key) for name, port in zip(names, ports, strict=True)}
+    template = home / "thinking.jinja"
+    template.write_text(THINKING)
+    engines["thinker/1"].options = ("--chat-template-file", str(template))
+    for engine in engines.values():
+        engine.start()
     with contextlib.ExitStack() as stack:
         for engine in engines.values():
             stack.callback(engine.stop)
@@ -177,6 +196,13 @@ def test_whoever_writes_is_killed(fleet: Fleet) -> None:
 def test_the_only_replica_is_killed(fleet: Fleet) -> None:
     text, _usage, request_id = fleet.stream("single", [60])
     assert text == characters(LENGTH)
+    assert_the_books_are_right(fleet, [request_id])
+    assert fleet.usage(request_id)["resumed"] >= 1
+
+
+def test_a_model_is_killed_while_it_thinks(fleet: Fleet) -> None:
+    text, _usage, request_id = fleet.stream("thinker", [60])
+    assert text == BEGIN + characters(LENGTH)
     assert_the_books_are_right(fleet, [request_id])
     assert fleet.usage(request_id)["resumed"] >= 1
 
