@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import aiohttp
 
 from accounts.models import UsageRecord
-from gateway import ending, errors, upstream
+from gateway import ending, errors, message_start, upstream
 from gateway.errors import GatewayError
 from gateway.upstream import ReplicaFailed
 from gateway.usage import EVENT_END, PROGRESS, StreamMeter
@@ -73,6 +73,8 @@ class AnswerStream:
         if self._reading_prompt and (event := await self._before_content()):
             return event
         if self._first:
+            if message_start.is_missing(self._first):
+                self._first = await message_start.event(self._exchange) + self._first
             chunk, self._first = self._first, b""
             return self._passed_on(chunk)
         if self._done:
