@@ -10,7 +10,7 @@ import aiohttp
 from django.conf import settings
 
 from accounts.models import UsageRecord
-from gateway import counting, ending, errors, leaving, resumption, upstream
+from gateway import counting, ending, errors, leaving, message_start, resumption, upstream
 from gateway.errors import GatewayError
 from gateway.resumption import Delivered, Joint
 from gateway.upstream import ReplicaFailed
@@ -105,6 +105,8 @@ class AnswerStream:
         if self._exchange.is_overdue:
             raise errors.took_too_long(settings.ANSWER_SECONDS)
         if self._first:
+            if message_start.is_missing(self._first):
+                self._first = await message_start.event(self._exchange) + self._first
             chunk, self._first = self._first, b""
             return chunk
         return await self._content.readany()

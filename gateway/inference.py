@@ -487,8 +487,10 @@ class Exchange:
         if meter.ended:
             outcome = Outcome.COMPLETED
         count = meter.figures()
-        if count is not None and outcome == Outcome.COMPLETED:
+        if count is not None and outcome == Outcome.COMPLETED and count.prompt:
             self.settle_counted(outcome, 200, count)
+        elif count is not None and outcome == Outcome.COMPLETED:
+            counting.later(self, counting.of_prompt(self, count.completion), outcome, count.completion)
         elif outcome == Outcome.FAILED and not meter.delivered:
             self.settle(outcome, 502, NOTHING)
         else:
