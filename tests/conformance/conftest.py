@@ -60,12 +60,20 @@ print("WHERE", json.dumps({view.name: [[one.base_url, one.api_key] for one in vi
 """
 
 
+WORKS_ON_NOTHING = "\nllamacpp:requests_processing 0\n"
+
+
 @dataclass
 class Both:
     """The gateway, and each model's llama-server."""
 
     gateway: httpx.Client
     engines: dict[str, httpx.Client]
+
+    def wait_until_idle(self, model: str) -> None:
+        """An engine that has sent the last byte of a stream may have its slot busy for a moment yet: another request would get
+        another slot, in whose cache there is something else."""
+        wait_for(lambda: WORKS_ON_NOTHING in self.engines[model].get("/metrics").text, "an engine without work")
 
     def close(self) -> None:
         for client in (self.gateway, *self.engines.values()):
