@@ -7,7 +7,7 @@ in very many ways still keeps it busy for long: no bound on sizes finds those.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,9 +23,11 @@ MOST_GRAMMAR_BYTES = 32 * 1024
 MOST_REPETITIONS = 10_000  # {n,m} in a grammar or a pattern, minItems and maxItems: added up
 MOST_LENGTHS = 400_000  # minLength and maxLength, added up; more than LENGTH_CLIP of one costs no more
 LENGTH_CLIP = 2_000
-MOST_CHOICES = 1_000  # properties and alternatives
+MOST_CHOICES = 500  # properties and alternatives
 MOST_PATTERN = 16 * 1024
 CHOICES = ("properties", "enum", "anyOf", "oneOf")
+COUNTS, LENGTHS = ("minItems", "maxItems"), ("minLength", "maxLength")
+REPEATING = frozenset({*COUNTS, *LENGTHS, "pattern"})
 REPETITION = re.compile(r"\{\s*(\d*)\s*,?\s*(\d*)\s*\}")
 LONGEST_NUMBER = 9  # digits; more are a very large number
 TYPES = frozenset({"string", "number", "integer", "boolean", "null", "array", "object"})
@@ -43,9 +45,9 @@ def check(body: Mapping[str, Any]) -> None:
         _check_grammar(grammar)
     for name in SCHEMA_FIELDS:
         if isinstance(body.get(name), dict):
-            _check_size(name, _size(body[name]), MOST_CHOICES)
+            _check_size(name, _size(body[name], REPEATING.union(CHOICES)), MOST_CHOICES)
     if isinstance(body.get(TOOLS), list):
-        _check_size(TOOLS, _size(body[TOOLS]), None)
+        _check_size(TOOLS, _size(body[TOOLS], REPEATING), None)
     if (schema := body.get(SCHEMA)) is not None and (place := _not_a_schema(schema)) is not None:
         template = _("“%(name)s” is not a JSON schema: see %(place)s.")
         raise errors.invalid(template, SCHEMA, name=SCHEMA, place=place)
@@ -81,34 +83,32 @@ class _Size:
     patterns: int = 0
 
 
-def _size(schema: Any) -> _Size:
+def _size(schema: Any, keywords: frozenset[str]) -> _Size:
     found = _Size()
-    for part in _objects(schema):
-        for name in CHOICES:
-            if isinstance(part.get(name), dict | list):
-                found.choices += len(part[name])
-        found.repetitions += _sum(part, ("minItems", "maxItems"), MOST_REPETITIONS + 1)
-        found.lengths += _sum(part, ("minLength", "maxLength"), LENGTH_CLIP)
-        if isinstance(pattern := part.get("pattern"), str):
-            found.patterns += len(pattern)
-            found.repetitions += _repetitions(pattern)
+    pending = [schema]
+    while pending:
+        part = pending.pop()
+        if isinstance(part, list):
+            pending += [one for one in part if isinstance(one, dict | list)]
+        elif isinstance(part, dict):
+            pending += [one for one in part.values() if isinstance(one, dict | list)]
+            if not keywords.isdisjoint(part):
+                _add(found, part)
     return found
 
 
+def _add(found: _Size, part: dict[str, Any]) -> None:
+    """A property may be called as a keyword is: only what has its type counts."""
+    found.choices += sum(len(part[name]) for name in CHOICES if isinstance(part.get(name), dict | list))
+    found.repetitions += _sum(part, COUNTS, MOST_REPETITIONS + 1)
+    found.lengths += _sum(part, LENGTHS, LENGTH_CLIP)
+    if isinstance(pattern := part.get("pattern"), str):
+        found.patterns += len(pattern)
+        found.repetitions += _repetitions(pattern)
+
+
 def _sum(part: dict[str, Any], names: tuple[str, ...], clip: int) -> int:
-    """Of what are numbers; a property may have such a name too."""
     return sum(min(value, clip) for name in names if isinstance(value := part.get(name), int) and value > 0)
-
-
-def _objects(value: Any) -> Iterator[dict[str, Any]]:
-    pending = [value]
-    while pending:
-        part = pending.pop()
-        if isinstance(part, dict):
-            yield part
-            pending += part.values()
-        elif isinstance(part, list):
-            pending += part
 
 
 def _check_size(name: str, size: _Size, most_choices: int | None) -> None:
