@@ -10,7 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Collection
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 
 from cluster.balancer import CHOOSERS, Candidate, Policy, Request, seconds
 from cluster.prefixes import NOTHING, Prefixes, Prompt
@@ -227,13 +227,12 @@ class Fleet:
         if not order:
             others = (member for member in members.values() if member.id not in refused)
             return list(islice(others, ALL))
-        # Of equals, others each time.
+        # Of equals, others each time, among which the cursor picks one.
         equals = bisect_left(order, (order[0][0] + 1e-9, -1))
-        if equals <= QUICKEST:
-            quick = (members[number] for _score, number in order if number not in refused)
-            return list(islice(quick, QUICKEST))
-        start = (self._cursor - self._cursor % QUICKEST) % equals  # among which the cursor picks one
-        return [members[order[(start + step) % equals][1]] for step in range(QUICKEST)]
+        start = (self._cursor - self._cursor % QUICKEST) % equals if equals > QUICKEST else 0
+        places = chain(range(start, equals), range(start), range(equals, len(order)))
+        quick = (members[order[place][1]] for place in places if order[place][1] not in refused)
+        return list(islice(quick, QUICKEST))
 
     def _look_at_one_again(self) -> None:
         """What is learnt of all changes the score of each, also of those that nobody was sent to since."""

@@ -71,7 +71,7 @@ class Machine:
     reading: float = 250.0
     writing: float = 30.0
     host: int = 8000
-    similarity: float = 0.1
+    similarity: float = 0.5
 
 
 class SimulatedReplica:
