@@ -43,10 +43,54 @@ MODEL, REPLICAS = "m", 4
 POLICIES = ("cost", "least_busy", "round_robin", "hash")
 IDEAL = "ideal"
 WORDS = (
-    "time", "year", "people", "way", "day", "man", "thing", "woman", "life", "child", "world", "school", "state", "family", "student",
-    "group", "country", "problem", "hand", "part", "place", "case", "week", "company", "system", "program", "question", "work", "night",
-    "point", "home", "water", "room", "mother", "area", "money", "story", "fact", "month", "lot", "right", "study", "book", "eye", "job",
-)  # fmt: skip
+    *(
+        "time",
+        "year",
+        "people",
+        "way",
+        "day",
+        "man",
+        "thing",
+        "woman",
+        "life",
+        "child",
+        "world",
+        "school",
+        "state",
+        "family",
+    ),
+    *(
+        "student",
+        "group",
+        "country",
+        "problem",
+        "hand",
+        "part",
+        "place",
+        "case",
+        "week",
+        "company",
+        "system",
+        "program",
+        "work",
+    ),
+    *(
+        "question",
+        "night",
+        "point",
+        "home",
+        "water",
+        "room",
+        "mother",
+        "area",
+        "money",
+        "story",
+        "fact",
+        "month",
+        "right",
+        "book",
+    ),
+)
 WANTED = {"ideal": 1.15, "round_robin": 5.0, "least_busy": 1.0}
 NOISE = 1.02  # times; nobody would notice
 

@@ -255,7 +255,7 @@ def main() -> None:
             replay(wanted.trace, wanted.replicas)
         elif wanted.full:
             print_head("10,000 replicas of 4 slots on 1,000 machines")
-            compare("multi-turn, 50 system prompts", *large(10_000, 1000, 5_000), 1)
+            compare("multi-turn, 50 system prompts", *large(10_000, 1000, 3_000), 1)
         else:
             everything(wanted)
         print(f"\n{time.monotonic() - began:.0f} s")

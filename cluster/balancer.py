@@ -7,7 +7,8 @@ The rule is the least cost in seconds, until the request's last token, and to ot
     + tokens of the answer / tokens it writes a second with one more answer under way
     + what the others under way lose: the time in which this prompt is read, for they stand still then, and that by which
       they are written slower
-    + what is lost later: what is read takes the place of as much in the cache, which is read again some time
+    + what is lost later: what is read takes the place of as much in the cache, which is read again some time, and the sooner
+      the more it has read of late, as what is lost is younger then
 
 Every term is measured, none is a weight that somebody chose. A replica that remembers the conversation wins as long as waiting
 for it costs less than reading everything again elsewhere, so a prefix that many want gets further homes by the same arithmetic.
@@ -37,7 +38,7 @@ class Policy(StrEnum):
 class Candidate:
     """One replica as the caller sees it now, for one request. ``wait``: seconds until it has a free slot, 0 when it has one.
     Speeds in tokens a second, ``writing`` with this one, ``others_writing`` without; ``cached``: tokens of the prompt that it
-    remembers; ``unread``: of other prompts, that it reads before."""
+    remembers; ``unread``: of other prompts, that it reads before; ``reads_of_late``: by what the others read, on average."""
 
     id: int
     slots: int
@@ -47,6 +48,7 @@ class Candidate:
     writing: float = 1.0
     cached: float = 0.0
     unread: float = 0.0
+    reads_of_late: float = 1.0
     others_writing: float = 0.0  # 0: nobody writes
 
     @property
@@ -72,7 +74,7 @@ def seconds(candidate: Candidate, request: Request) -> float:
     """Expected until the last token of the answer, and taken from others."""
     reading = max(request.prompt - candidate.cached, 0.0) / candidate.reading
     own = candidate.wait + candidate.unread / candidate.reading + reading + request.answer / candidate.writing
-    later = reading
+    later = reading * candidate.reads_of_late
     others = min(candidate.busy, candidate.slots - 1)
     if others <= 0 or candidate.others_writing <= 0:
         return own + later

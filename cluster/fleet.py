@@ -11,6 +11,7 @@ from bisect import bisect_left, insort
 from collections.abc import Collection
 from dataclasses import dataclass
 from itertools import chain, islice
+from math import exp
 
 from cluster.balancer import CHOOSERS, Candidate, Policy, Request, seconds
 from cluster.prefixes import NOTHING, Prefixes, Prompt
@@ -18,6 +19,7 @@ from cluster.speeds import Durations, Speeds, Usual
 
 ALL = 64
 QUICKEST = 16
+OF_LATE = 50  # requests of each, on average
 FIRST_DURATION = 5.0  # seconds; what a request is taken for before any was seen
 
 
@@ -30,13 +32,28 @@ class Reading:
         self.tokens = tokens
 
 
+class Recent:
+    """A sum in which what was added counts less as time passes, however it is told."""
+
+    __slots__ = ("_at", "_sum")
+
+    def __init__(self) -> None:
+        self._sum = self._at = 0.0
+
+    def add(self, value: float, now: float, span: float) -> None:
+        self._sum, self._at = self.value(now, span) + value, now
+
+    def value(self, now: float, span: float) -> float:
+        return self._sum * exp((self._at - now) / span) if self._sum else 0.0
+
+
 class Member:
     """``began``: when each of its slots that are taken was; ``promised``: requests that wait for it and for no other;
     ``memory``: by what its cache is known; ``readings``: prompts that it has to read yet, as far as is known, in that order."""
 
     __slots__ = (
-        "_at", "began", "busy_seconds", "id", "is_open", "memory", "promised", "reading_seconds", "readings", "score", "slots",
-        "speeds",
+        "_at", "began", "busy_seconds", "id", "is_open", "memory", "promised", "read", "reading_seconds", "readings", "score",
+        "slots", "speeds",
     )  # fmt: skip
 
     def __init__(self, number: int, slots: int, memory: int, speeds: Speeds) -> None:
@@ -48,6 +65,7 @@ class Member:
         self.began: list[float] = []
         self.promised = 0
         self.readings: list[Reading] = []
+        self.read = Recent()
         # Seconds of all its slots together that they were taken, and in which it read; differences are what counts.
         self.busy_seconds = self.reading_seconds = 0.0
         self._at = 0.0
@@ -104,6 +122,8 @@ class Fleet:
         self._order: list[tuple[float, int]] = []  # free members by score, when there are many
         self._typical = Request(prompt=500.0, answer=200.0)
         self._cursor = 0
+        self._takes = 0  # by which "of late" is told
+        self._read = Recent()  # by all
         self._numbers: list[int] = []  # of all, while there are many
 
     # -- who there is ----------------------------------------------------------------------------------------------------
@@ -146,8 +166,11 @@ class Fleet:
         member.advance(now)
         member.began.append(now)
         reading = Reading(reads)
+        self._takes += 1
         if reads > 0:
             member.readings.append(reading)
+            for recent in (member.read, self._read):
+                recent.add(reads, self._takes, self._span)
         self._place(member)
         return reading
 
@@ -170,6 +193,15 @@ class Fleet:
             return 0.0
         soonest = min((self.durations.left(now - began) for began in member.began), default=self.durations.mean)
         return soonest + member.promised * self.durations.mean / max(member.slots, 1)
+
+    @property
+    def _span(self) -> float:
+        return OF_LATE * max(len(self.members), 1)
+
+    def _reads_of_late(self, member: Member) -> float:
+        """By what the others read."""
+        span = self._span
+        return len(self.members) * member.read.value(self._takes, span) / (self._read.value(self._takes, span) or 1.0)
 
     # -- the choice ------------------------------------------------------------------------------------------------------
     def choose(
@@ -214,6 +246,7 @@ class Fleet:
         made = Candidate(member.id, member.slots, busy, wait, speeds.reading, speeds.writing(at_work), cached)
         if member.readings and not wait:
             made.unread = member.unread(now)
+        made.reads_of_late = self._reads_of_late(member)
         if at_work > 1:
             made.others_writing = speeds.writing(at_work - 1)
         return made

@@ -42,7 +42,8 @@ class Conversation:
 class Load:
     """Log-normal figures are (median, sigma) in tokens. ``rate``: conversations that begin a second, a Poisson process;
     ``burst``: all begin within a second instead. ``turns``: their mean, geometric. ``systems``: so many system prompts of
-    ``system`` tokens, of which the first is as frequent as the second and third together, and so on (Zipf). ``hot``: the share
+    ``system`` tokens, the second one half as
+    frequent as the first, the third a third (Zipf). ``hot``: the share
     of conversations that are one user's, who does not think."""
 
     conversations: int = 400

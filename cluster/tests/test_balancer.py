@@ -22,6 +22,12 @@ def test_cost_is_waiting_reading_twice_and_writing_in_seconds():
     assert seconds(candidate(1, unread=500.0), ASK) == 5 + 2 * 10 + 5
 
 
+def test_what_is_displaced_counts_the_more_the_younger_it_is():
+    assert seconds(candidate(1, reads_of_late=0.0), ASK) == 10 + 5
+    assert seconds(candidate(1, reads_of_late=3.0), ASK) == 4 * 10 + 5
+    assert seconds(candidate(1, reads_of_late=3.0, cached=1000.0), ASK) == 5
+
+
 def test_what_others_lose_counts_as_well():
     alone = candidate(1, slots=4, writing=20.0)
     beside = candidate(2, slots=4, busy=2, writing=10.0, others_writing=12.5)

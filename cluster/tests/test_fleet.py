@@ -52,6 +52,24 @@ def test_requests_one_after_the_other_do_not_all_go_to_the_first(count: int) -> 
     assert max(turns.values()) < 16 * 20 / min(count, 16) + 20
 
 
+@pytest.mark.parametrize("count", [8, 100])
+def test_one_that_is_a_bit_faster_does_not_take_in_all_conversations(count: int) -> None:
+    """Its cache would forget them, while those of the others are empty."""
+    routed = fleet(count)
+    for member in routed.members.values():
+        for _ in range(20):
+            member.speeds.read(120 if member.id == 3 else 100, 1)
+    homes = Counter()
+    for number in range(50 * count):
+        now = 20.0 * number
+        choice = routed.choose(ASK, now, conversation(number))
+        routed.take(choice.member, now, choice.reads)
+        routed.give_back(choice.member, now, now + 20.0)
+        homes[choice.member.id] += 1
+    assert len(homes) == count
+    assert 50 < homes[3] < 150
+
+
 @pytest.mark.parametrize("count", [10, 1000])
 def test_a_burst_fills_all_evenly(count: int) -> None:
     routed = fleet(count)
@@ -76,14 +94,14 @@ def test_a_hot_prefix_gets_a_second_home_when_waiting_costs_more() -> None:
         routed.durations.see(duration)
     home = routed.members[ask(routed, OTHER)]
     routed.take(home, 0.0)
-    # It has been busy for long, and will be for longer than reading everything again takes: ten seconds, and ten of another's.
-    choice = routed.choose(ASK, 15.0, OTHER)
-    assert choice.member is home  # about fifteen seconds yet
+    # It has been busy for long, and will be for longer than reading everything again takes. The other one has nothing to lose.
+    choice = routed.choose(ASK, 25.0 - 1e-6, OTHER)
+    assert choice.member is home  # about five seconds yet, for ten of reading
     choice = routed.choose(ASK, 60.0, OTHER)
     assert choice.member is not home
     # Whoever waits already makes it longer.
     home.promised = 1
-    assert routed.choose(ASK, 15.0, OTHER).member is not home
+    assert routed.choose(ASK, 25.0, OTHER).member is not home
 
 
 def test_who_has_much_to_read_yet_gets_the_next_one_later() -> None:
