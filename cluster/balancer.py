@@ -1,10 +1,14 @@
 """Which replica gets a request. Pure: no database, no I/O, no clock, so that a simulation can drive it with 10,000 replicas.
 
-The rule is the least cost in seconds, until the request's last token:
+The rule is the least cost in seconds, until the request's last token, and to others:
 
     seconds until it has a free slot
-    + tokens of the prompt that it has to read / tokens it reads a second
+    + tokens of prompts that it reads before, and of this one that it does not remember / tokens it reads a second
     + tokens of the answer / tokens it writes a second with one more answer under way
+    + what the others under way lose: the time in which this prompt is read, for they stand still then, and that by which
+      they are written slower
+    + what is lost later: what is read takes the place of as much in the cache, which is read again some time, and the sooner
+      the more it has read of late, as what is lost is younger then
 
 Every term is measured, none is a weight that somebody chose. A replica that remembers the conversation wins as long as waiting
 for it costs less than reading everything again elsewhere, so a prefix that many want gets further homes by the same arithmetic.
@@ -18,6 +22,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from math import ceil
 
+BOTH_LAST = 0.5  # of the time that an answer takes another lasts too, on average, that began at any time
 NEARLY = 1e-9  # seconds that make no difference
 BOUND = 1.25  # times the mean load that a replica may have where conversations are bound to one by their hash
 
@@ -32,7 +37,8 @@ class Policy(StrEnum):
 @dataclass(slots=True)
 class Candidate:
     """One replica as the caller sees it now, for one request. ``wait``: seconds until it has a free slot, 0 when it has one.
-    Speeds in tokens a second; ``cached``: tokens of the prompt that it remembers."""
+    Speeds in tokens a second, ``writing`` with this one, ``others_writing`` without; ``cached``: tokens of the prompt that it
+    remembers; ``unread``: of other prompts, that it reads before; ``reads_of_late``: by what the others read, on average."""
 
     id: int
     slots: int
@@ -41,6 +47,9 @@ class Candidate:
     reading: float = 1.0
     writing: float = 1.0
     cached: float = 0.0
+    unread: float = 0.0
+    reads_of_late: float = 1.0
+    others_writing: float = 0.0  # 0: nobody writes
 
     @property
     def is_free(self) -> bool:
@@ -62,9 +71,16 @@ class Request:
 
 
 def seconds(candidate: Candidate, request: Request) -> float:
-    """Expected until the last token of the answer."""
-    read_again = max(request.prompt - candidate.cached, 0.0)
-    return candidate.wait + read_again / candidate.reading + request.answer / candidate.writing
+    """Expected until the last token of the answer, and taken from others."""
+    reading = max(request.prompt - candidate.cached, 0.0) / candidate.reading
+    own = candidate.wait + candidate.unread / candidate.reading + reading + request.answer / candidate.writing
+    later = reading * candidate.reads_of_late
+    others = min(candidate.busy, candidate.slots - 1)
+    if others <= 0 or candidate.others_writing <= 0:
+        return own + later
+    slower = BOTH_LAST * request.answer * max(1 / candidate.writing - 1 / candidate.others_writing, 0.0)
+    # The others come to their end, and it is written faster then.
+    return own - slower + others * (reading + slower) + later
 
 
 def by_cost(candidates: Sequence[Candidate], request: Request, cursor: int) -> Candidate | None:

@@ -101,7 +101,7 @@ async def of_prompt(exchange: Exchange, delivered: int) -> TokenCount:
 async def of_prompt_read(exchange: Exchange, seconds: float) -> TokenCount:
     """As much of the prompt as the replica can have read in ``seconds``."""
     prompt = await prompt_tokens(exchange)
-    speed = exchange.pool.router.fleet.speeds.seen_reading
+    speed = exchange.pool.router.fleet.usual.seen_reading
     return TokenCount(prompt=prompt if speed is None else min(prompt, round(speed * seconds)))
 
 

@@ -364,8 +364,7 @@ class Exchange:
     def answers(self) -> None:
         """The replica does: it works, and has read the prompt."""
         if self.lease is not None:
-            self.lease.placement.was_read = True
-            self.pool.router.succeeded(self.lease.replica)
+            self.pool.router.has_read(self.lease.placement)
 
     def note(self, prompt: int = 0) -> None:
         """What it would cost if this process were killed now; ``delivers`` keeps the answer's tokens up to date."""

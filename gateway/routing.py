@@ -6,12 +6,12 @@ engines report.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from time import monotonic
 
 from cluster.balancer import Policy, Request
-from cluster.fleet import Choice, Fleet, Member
+from cluster.fleet import Choice, Fleet, Member, Reading
 from cluster.prefixes import NOTHING, Prompt
 from cluster.speeds import Mean
 from gateway.breaker import Breaker, RetryBudget
@@ -19,6 +19,7 @@ from gateway.usage import TokenCount
 from models_app.selectors import ReplicaView
 from models_app.states import State
 
+STANDS_STILL = 4.0  # times as long as it is written an answer takes at most, as far as is believed
 TELLING_ANSWER = 8  # tokens; of fewer, the time says little about the speed
 
 
@@ -48,15 +49,20 @@ class ReplicaSlots:
 
 @dataclass(slots=True, eq=False)
 class Placement:
-    """A request that has a slot. ``cached``: the share of its prompt that the replica was thought to remember; ``at_work``: its
-    slots in use then; ``was_read``: it has the prompt in its cache now."""
+    """A request that has a slot. ``cached``: the share of its prompt that the replica was thought to remember; ``unread``: tokens
+    of others that it had to read before; ``was_read``: it has the prompt in its cache now; ``busy_seconds`` and
+    ``reading_seconds``: the member's, when the slot was taken and when the prompt was read, and at the end the differences."""
 
     replica: ReplicaSlots
     began: float
     prompt: Prompt
     cached: float
-    at_work: int
+    unread: float
+    reading: Reading
+    busy_seconds: float
+    reading_seconds: float
     was_read: bool = False
+    at_work: int = 1  # slots in use, on average, once it is over
 
 
 class Router:
@@ -96,6 +102,15 @@ class Router:
 
     @property
     def has_free_slot(self) -> bool:
+        """That somebody may have now."""
+        resting = self._resting(monotonic()) if self._ailing else frozenset()
+        if any(replica.member.is_free for replica in self._serving_but(resting)):
+            return True
+        return bool(resting) and not self._serves_anybody_but(resting) and self.will_have_free_slot
+
+    @property
+    def will_have_free_slot(self) -> bool:
+        """Also of those that rest after a failure."""
         return any(replica.serves and replica.member.is_free for replica in self.replicas.values())
 
     def failed(self, replica: ReplicaSlots, *, aside: bool) -> None:
@@ -116,38 +131,62 @@ class Router:
     # -- the way of a request ----------------------------------------------------------------------------------------------
     def choice(self, prompt: Prompt, tokens: Request, excluded: frozenset[int]) -> Choice | None:
         """None when nobody can have it. The one chosen may have no free slot: waiting for it is better than any other."""
-        now = monotonic()
-        allowed = self._allowed(now, excluded) if excluded or self._ailing else None
-        return self.fleet.choose(tokens, now, prompt, allowed, self._kept.value)
+        now, kept = monotonic(), self._kept.value
+        if not self._ailing:
+            return self.fleet.choose(tokens, now, prompt, excluded, kept)
+        refused = excluded | self._resting(now)
+        choice = self.fleet.choose(tokens, now, prompt, refused, kept)
+        if choice is None and not self._serves_anybody_but(refused):
+            # A try is better than none.
+            choice = self.fleet.choose(tokens, now, prompt, excluded, kept)
+        return choice
 
-    def _allowed(self, now: float, excluded: frozenset[int]) -> set[int]:
-        """Those that rest after failures only where there is nobody else: a try is better than none."""
-        serving = {number for number, replica in self.replicas.items() if replica.serves and number not in excluded}
-        resting = {
-            number
-            for number in serving & self._ailing
-            if self.replicas[number].breaker.rests(now, self.replicas[number].busy)
-        }
-        return serving - resting or serving
+    def _resting(self, now: float) -> frozenset[int]:
+        """After failures."""
+        known = [(number, self.replicas[number]) for number in self._ailing if number in self.replicas]
+        return frozenset(number for number, replica in known if replica.breaker.rests(now, replica.busy))
+
+    def _serving_but(self, refused: frozenset[int]) -> Iterator[ReplicaSlots]:
+        return (replica for number, replica in self.replicas.items() if replica.serves and number not in refused)
+
+    def _serves_anybody_but(self, refused: frozenset[int]) -> bool:
+        return next(self._serving_but(refused), None) is not None
 
     def place(self, choice: Choice, prompt: Prompt) -> Placement:
         """Takes the slot."""
         member, now = choice.member, monotonic()
-        self.fleet.take(member, now)
-        return Placement(self.replicas[member.id], now, prompt, choice.cached, member.busy)
+        reading = self.fleet.take(member, now, choice.reads)
+        replica, (busy, read) = self.replicas[member.id], (member.busy_seconds, member.reading_seconds)
+        return Placement(replica, now, prompt, choice.cached, choice.unread, reading, busy, read)
+
+    def has_read(self, placement: Placement) -> None:
+        """It works, and has the prompt in its cache."""
+        if not placement.was_read:
+            placement.was_read = True
+            member = placement.replica.member
+            self.fleet.has_read(member, placement.reading, monotonic())
+            placement.reading_seconds = member.reading_seconds
+        self.succeeded(placement.replica)
 
     def give_back(self, placement: Placement) -> None:
-        member = placement.replica.member
-        self.fleet.give_back(member, placement.began, monotonic())
+        member, now = placement.replica.member, monotonic()
+        self.fleet.has_read(member, placement.reading, now)
+        self.fleet.give_back(member, placement.began, now)
+        if now > placement.began:
+            placement.at_work = max(round((member.busy_seconds - placement.busy_seconds) / (now - placement.began)), 1)
+        placement.reading_seconds = member.reading_seconds - placement.reading_seconds
         if placement.was_read and placement.prompt is not NOTHING:
             self.fleet.remember(member, placement.prompt)
 
     def learn(self, placement: Placement, count: TokenCount) -> None:
-        """From what the engine says of an answer."""
+        """From what the engine says of an answer, whose slot was given back."""
         speeds = placement.replica.member.speeds
-        if count.prompt_per_second is not None:
-            speeds.read(count.prompt_per_second)
-        if count.tokens_per_second is not None and count.completion >= TELLING_ANSWER:
-            speeds.wrote(count.tokens_per_second, placement.at_work)
+        read, written = count.prompt - count.cached, count.completion
+        if count.prompt_per_second and read > 0:
+            speeds.read(read + placement.unread, read / count.prompt_per_second)
+        if count.tokens_per_second and written >= TELLING_ANSWER:
+            # It stood still while others' prompts were read.
+            took = written / count.tokens_per_second
+            speeds.wrote(written, max(took - placement.reading_seconds, took / STANDS_STILL), placement.at_work)
         if placement.cached > 0 and count.prompt:
             self._kept.see(min(count.cached / (placement.cached * count.prompt), 1.0))

@@ -254,7 +254,7 @@ class ModelPool:
         if self._looking is not None:
             self._looking.cancel()
             self._looking = None
-        if self._queue and self.router.has_free_slot:
+        if self._queue and self.router.will_have_free_slot:
             self._looking = asyncio.get_running_loop().call_later(LOOK_EVERY, self._serve)
 
     def learn(self, lease: Lease, count: TokenCount, answers: int, size: int) -> None:

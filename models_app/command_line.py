@@ -15,11 +15,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-BUILDER = 4  # raise it when the same settings give another command line: running replicas are then replaced
+BUILDER = 5  # raise it when the same settings give another command line: running replicas are then replaced
 MAX_UBATCH = 8192
 # Newer engines guess ahead by a draft model only when this kind is named; older ones do not know the name. No flag, but known
 # by the same text.
 DRAFT_TYPE = "draft-simple"
+# The part of a prompt that a slot must hold to be taken without a look at the host cache. With the engine's own tenth, one that
+# has no more than the system prompt hides that the cache has the whole conversation.
+SIMILARITY = "0.5"
 BATCH = 2048  # the engine's default for prompt tokens handed in at once, of which --ubatch-size are computed together
 
 
@@ -103,7 +106,7 @@ def input_batch(context_length: int, slots: int) -> int:
 
 
 def _batch(wanted: Wanted, chosen: Chosen) -> list[str]:
-    if wanted.embeddings or wanted.rerank:
+    if _makes_vectors(wanted):
         whole = str(input_batch(chosen.context_length, wanted.slots))
         return ["--batch-size", whole, "--ubatch-size", whole]
     if wanted.ubatch:
@@ -153,11 +156,16 @@ def _optional(wanted: Wanted, chosen: Chosen, known: frozenset[str] | None) -> l
         ["--jinja"],
         ["--offline"],
         ["--fit", "off"],
+        *([["--slot-prompt-similarity", SIMILARITY]] if wanted.prompt_cache and not _makes_vectors(wanted) else []),
         # Else two texts in one batch are cut to the shorter one's length, and the mean of the longer one is that of its rest.
         *([["--kv-unified"]] if wanted.embeddings and not wanted.rerank else []),
         *_speed(wanted, chosen, known),
     )
     return [part for flags in candidates if known is None or flags[0] in known for part in flags]
+
+
+def _makes_vectors(wanted: Wanted) -> bool:
+    return wanted.embeddings or wanted.rerank
 
 
 def _number(value: float) -> str:

@@ -32,7 +32,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
         parser.add_argument(name, type=int, required=True)
     for name in ("--n-gpu-layers", "--n-predict", "--batch-size", "--ubatch-size"):
         parser.add_argument(name, type=int)
-    for name in ("--temp", "--top-p", "--repeat-penalty"):
+    for name in ("--temp", "--top-p", "--repeat-penalty", "--slot-prompt-similarity"):
         parser.add_argument(name, type=float)
     parser.add_argument("--pooling", choices=("none", "mean", "cls", "last", "rank"))
     parser.add_argument("--fit", choices=("on", "off"), default="off")
@@ -63,6 +63,8 @@ def parameters(options: argparse.Namespace, key: str) -> Any:
     values.cpuparams.n_threads, values.cpuparams_batch.n_threads = options.threads, options.threads_batch
     values.n_gpu_layers, values.cache_ram_mib = options.n_gpu_layers or 0, options.cache_ram
     values.ui = values.endpoint_slots = values.endpoint_props = values.ctx_shift = values.fit_params = False
+    if options.slot_prompt_similarity is not None:
+        values.slot_prompt_similarity = options.slot_prompt_similarity
     values.endpoint_metrics, values.offline, values.use_jinja = options.metrics, True, True
     values.n_batch, values.n_ubatch = options.batch_size or values.n_batch, options.ubatch_size or values.n_ubatch
     _sampling(values.sampling, options)

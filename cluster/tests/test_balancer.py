@@ -13,11 +13,29 @@ def candidate(number: int, **fields) -> Candidate:
     return Candidate(number, **{"slots": 2, "reading": 100.0, "writing": 20.0, **fields})
 
 
-def test_cost_is_waiting_reading_and_writing_in_seconds():
-    assert seconds(candidate(1), ASK) == 10 + 5
-    assert seconds(candidate(1, cached=900.0), ASK) == 1 + 5
+def test_cost_is_waiting_reading_twice_and_writing_in_seconds():
+    """What is read has to be read again: either this or what it displaces."""
+    assert seconds(candidate(1), ASK) == 2 * 10 + 5
+    assert seconds(candidate(1, cached=900.0), ASK) == 2 * 1 + 5
     assert seconds(candidate(1, cached=2000.0), ASK) == 5
-    assert seconds(candidate(1, busy=2, wait=3.0, reading=200.0, writing=10.0), ASK) == 3 + 5 + 10
+    assert seconds(candidate(1, busy=1, slots=1, wait=3.0, reading=200.0, writing=10.0), ASK) == 3 + 2 * 5 + 10
+    assert seconds(candidate(1, unread=500.0), ASK) == 5 + 2 * 10 + 5
+
+
+def test_what_is_displaced_counts_the_more_the_younger_it_is():
+    assert seconds(candidate(1, reads_of_late=0.0), ASK) == 10 + 5
+    assert seconds(candidate(1, reads_of_late=3.0), ASK) == 4 * 10 + 5
+    assert seconds(candidate(1, reads_of_late=3.0, cached=1000.0), ASK) == 5
+
+
+def test_what_others_lose_counts_as_well():
+    alone = candidate(1, slots=4, writing=20.0)
+    beside = candidate(2, slots=4, busy=2, writing=10.0, others_writing=12.5)
+    slower = 0.5 * (100 / 10 - 100 / 12.5)  # for as long as both last
+    assert seconds(alone, ASK) == 2 * 10 + 5
+    assert seconds(beside, ASK) == 2 * 10 + (10 - slower) + 2 * (10 + slower)
+    quicker_with_more = candidate(3, slots=4, busy=1, writing=20.0, others_writing=19.0)  # by chance
+    assert seconds(quicker_with_more, ASK) == 2 * 10 + 5 + 10
 
 
 def chosen(candidates, request=ASK, cursor=0) -> int:
@@ -32,8 +50,17 @@ def test_whoever_remembers_the_conversation_gets_its_next_turn():
 
 def test_waiting_for_it_is_right_as_long_as_reading_again_takes_longer():
     others = [candidate(1), candidate(3)]
-    assert chosen([*others, candidate(2, cached=900.0, busy=2, wait=8.0)]) == 2
-    assert chosen([*others, candidate(2, cached=900.0, busy=2, wait=10.0)]) in (1, 3)
+    assert chosen([*others, candidate(2, cached=900.0, busy=2, wait=17.0)]) == 2
+    assert chosen([*others, candidate(2, cached=900.0, busy=2, wait=19.0)]) in (1, 3)
+
+
+def test_what_it_reads_for_others_before_counts():
+    """A shared system prompt is remembered by all; then it counts who reads what else."""
+    reads = candidate(1, cached=900.0, busy=1, unread=1000.0, others_writing=20.0)
+    assert chosen([reads, candidate(2, cached=900.0, busy=1, others_writing=20.0)]) == 2
+    assert chosen([reads, candidate(2)]) == 1  # the ten seconds are less than those that reading everything takes twice
+    reads.unread = 2000.0
+    assert chosen([reads, candidate(2)]) == 2
 
 
 def test_a_short_prefix_does_not_hold_what_another_can_do_sooner():

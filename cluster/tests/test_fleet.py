@@ -52,6 +52,24 @@ def test_requests_one_after_the_other_do_not_all_go_to_the_first(count: int) -> 
     assert max(turns.values()) < 16 * 20 / min(count, 16) + 20
 
 
+@pytest.mark.parametrize("count", [8, 100])
+def test_one_that_is_a_bit_faster_does_not_take_in_all_conversations(count: int) -> None:
+    """Its cache would forget them, while those of the others are empty."""
+    routed = fleet(count)
+    for member in routed.members.values():
+        for _ in range(20):
+            member.speeds.read(120 if member.id == 3 else 100, 1)
+    homes = Counter()
+    for number in range(50 * count):
+        now = 20.0 * number
+        choice = routed.choose(ASK, now, conversation(number))
+        routed.take(choice.member, now, choice.reads)
+        routed.give_back(choice.member, now, now + 20.0)
+        homes[choice.member.id] += 1
+    assert len(homes) == count
+    assert 50 < homes[3] < 150
+
+
 @pytest.mark.parametrize("count", [10, 1000])
 def test_a_burst_fills_all_evenly(count: int) -> None:
     routed = fleet(count)
@@ -76,7 +94,7 @@ def test_a_hot_prefix_gets_a_second_home_when_waiting_costs_more() -> None:
         routed.durations.see(duration)
     home = routed.members[ask(routed, OTHER)]
     routed.take(home, 0.0)
-    # It has been busy for long, and will be for longer than reading everything again takes.
+    # It has been busy for long, and will be for longer than reading everything again takes. The other one has nothing to lose.
     choice = routed.choose(ASK, 25.0 - 1e-6, OTHER)
     assert choice.member is home  # about five seconds yet, for ten of reading
     choice = routed.choose(ASK, 60.0, OTHER)
@@ -86,12 +104,48 @@ def test_a_hot_prefix_gets_a_second_home_when_waiting_costs_more() -> None:
     assert routed.choose(ASK, 25.0, OTHER).member is not home
 
 
+def test_who_has_much_to_read_yet_gets_the_next_one_later() -> None:
+    routed = fleet(2)
+    first = routed.choose(ASK, 0.0, OTHER).member
+    other = routed.members[1 - first.id]
+    reading = routed.take(first, 0.0, reads=2000)
+    routed.take(other, 0.0, reads=1000)
+    assert (first.unread(0.0), first.unread(5.0), first.unread(30.0)) == (2000, 1500, 0)
+    assert {routed.choose(ASK, 0.0).member for _ in range(4)} == {other}
+    routed.has_read(first, reading, 1.0)
+    assert first.unread(1.0) == 0
+    assert {routed.choose(ASK, 1.0).member for _ in range(4)} == {first}
+
+
+def test_seconds_of_reading_and_of_slots_are_added_up() -> None:
+    routed = fleet(1)
+    [member] = routed.members.values()
+    first = routed.take(member, 0.0, reads=500)
+    routed.take(member, 0.0, reads=1000)
+    routed.has_read(member, first, 4.0)  # sooner than thought
+    assert (member.reading_seconds, member.busy_seconds) == (4, 8)
+    assert member.unread(4.0) == 1000
+    routed.give_back(member, 0.0, 20.0)  # later than thought
+    assert (member.reading_seconds, member.busy_seconds) == (14, 40)
+
+
+@pytest.mark.parametrize("speed", [20, 500])
+def test_what_is_learnt_of_all_reaches_those_that_nobody_was_sent_to(speed: int) -> None:
+    routed = fleet(ALL + 100)
+    homes = set()
+    for number in range(2000):
+        member = routed.members[ask(routed, conversation(number))]
+        member.speeds.read(10 * speed, 10)
+        homes.add(member.id)
+    assert len(homes) == len(routed.members)
+
+
 def test_those_that_are_closed_are_not_chosen_and_those_excluded_neither() -> None:
     routed = fleet(3)
     routed.open(routed.members[0], False)
     assert {routed.choose(ASK, 0.0).member.id for _ in range(10)} == {1, 2}
-    assert {routed.choose(ASK, 0.0, allowed={2}).member.id for _ in range(3)} == {2}
-    assert routed.choose(ASK, 0.0, allowed=set()) is None
+    assert {routed.choose(ASK, 0.0, refused={0, 1}).member.id for _ in range(3)} == {2}
+    assert routed.choose(ASK, 0.0, refused={0, 1, 2}) is None
     routed.open(routed.members[0], True)
     assert {routed.choose(ASK, 0.0).member.id for _ in range(9)} == {0, 1, 2}
 
@@ -116,8 +170,9 @@ def test_a_memory_that_was_seen_to_be_short_counts_less() -> None:
     routed = fleet(2)
     home = ask(routed, OTHER)
     quick = routed.members[1 - home]
-    quick.speeds.read(400)
-    routed.members[home].speeds.read(100)
+    for _ in range(30):
+        quick.speeds.read(400, 1)
+        routed.members[home].speeds.read(100, 1)
     assert routed.choose(ASK, 0.0, OTHER).member.id == home
     assert routed.choose(ASK, 0.0, OTHER, kept=0.1).member is quick
 

@@ -47,6 +47,15 @@ def test_every_setting_arrives_at_the_built_in_engine():
     assert not options.embeddings
 
 
+def test_the_host_cache_is_looked_at_before_a_slot_that_has_less_than_half_of_a_prompt():
+    def similarity(**changes) -> float | None:
+        return engine_main.parse(build(replaced(**changes), CHOSEN)).slot_prompt_similarity
+
+    assert similarity() == 0.5
+    assert [similarity(prompt_cache=0), similarity(embeddings=True), similarity(rerank=True)] == [None] * 3
+    assert "--slot-prompt-similarity" not in build(WANTED, CHOSEN, frozenset({"--metrics"}))
+
+
 def test_embedding_models_take_inputs_as_long_as_their_context():
     argv = build(replaced(embeddings=True), Chosen(Path("m"), 1, 2000, 1, "mean"))
     options = engine_main.parse(argv)
