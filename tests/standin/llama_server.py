@@ -25,6 +25,7 @@ Standard library only, so that it starts at once. One "token" is one word. Switc
     cut_in_prompt       closes the connection after that many of either
     first_token_seconds, token_seconds   how slow it is
     chunks              deltas in an answer (default: 8, or fewer by max_tokens)
+    word_bytes          how long each of them is (default: as short as can be)
     cached              tokens of each prompt that are in the cache already
     answer, reasoning   the text of the answer instead, and text before it
     log_lines           lines printed on stderr at start
@@ -291,7 +292,12 @@ class Server:
 
     def pieces(self, asked: int | None, room: int, said: int) -> tuple[list[str], bool]:
         text = self.switches["answer"]
-        full = words(text) if text else [f"word{number} " for number in range(self.switches["chunks"] or 8)]
+        width = (self.switches["word_bytes"] or 1) - 1
+        full = (
+            words(text)
+            if text
+            else [f"word{number}".ljust(width, "x") + " " for number in range(self.switches["chunks"] or 8)]
+        )
         full = full[said:]
         limit = min(room, asked if asked is not None and asked >= 0 else room)
         return full[:limit], limit < len(full)
