@@ -30,7 +30,7 @@ from accounts.models import UsageRecord, new_request_id
 from accounts.prices import Price
 from accounts.quota import Held, HoldRequest, Settlement, UsageFigures, note_of
 from cluster.prefixes import Prompt
-from gateway import bodies, counting, dialect, ending, errors, metrics, prompts, resolving, stats, upstream
+from gateway import bodies, counting, dialect, ending, errors, free, metrics, prompts, resolving, stats, upstream
 from gateway.answer_stream import AnswerStream
 from gateway.billing import billing
 from gateway.bodies import Plan
@@ -40,7 +40,7 @@ from gateway.errors import GatewayError
 from gateway.models_directory import directory
 from gateway.places import Place
 from gateway.resumption import Delivered
-from gateway.slots import Lease, ModelPool, OnQueue, SlotRequest, Standing
+from gateway.slots import Lease, ModelPool, OnQueue, SlotRequest
 from gateway.upstream import ReplicaFailed
 from gateway.usage import StreamMeter, TokenCount, read_figures
 
@@ -134,19 +134,8 @@ async def _infer(request: InferenceRequest, endpoint: Endpoint, plan: Plan, pool
 
 
 async def _ask_freely(request: InferenceRequest, endpoint: Endpoint, pool: ModelPool, place: Place) -> Answer:
-    """Counting and cutting text costs nothing and needs no slot."""
-    replica, standing = pool.any_replica(), Standing()
     raw = request.raw if request.raw is not None else bodies.write(request.body)
-    if replica is None:
-        # Its turn comes with the others', and then it needs the slot no longer.
-        lease = await pool.take(_slot_request(request, raw), request.on_queue)
-        replica, standing = lease.replica, lease.standing
-        lease.release()
-    try:
-        response = await upstream.open_answer(replica.view, endpoint.upstream_path, raw)
-        body = await response.read()
-    except (ReplicaFailed, aiohttp.ClientError, TimeoutError, OSError) as error:
-        raise errors.upstream_error() from error
+    replica, standing, body = await free.ask(pool, endpoint, raw, _slot_request(request, raw), request.on_queue)
     headers = {"content-type": "application/json", "x-request-id": request.request_id, "x-replica": replica.label}
     return Answer(
         200, headers | standing.headers | place.headers, body=body, replica=replica.label, model=pool.view.name
@@ -319,9 +308,7 @@ class Exchange:
             path, raw = await self._continuation.request(replica)
         response = await upstream.open_answer(replica, path, raw)
         try:
-            first = await (response.content.readany() if self.streams else response.read())
-            if self.streams and not first:
-                raise ReplicaFailed("an empty stream")
+            first = await (upstream.first_event if self.streams else upstream.whole_answer)(response)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             response.close()
             raise ReplicaFailed(repr(error)) from error

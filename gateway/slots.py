@@ -191,9 +191,9 @@ class ModelPool:
         self.router.failed(replica, aside=unreachable or self.view.on_demand)
 
     # -- taking and giving back ---------------------------------------------------------------------------------------
-    def any_replica(self) -> ReplicaSlots | None:
+    def any_replica(self, excluded: frozenset[int] = frozenset()) -> ReplicaSlots | None:
         """For requests that need no slot."""
-        serving = self.router.serving
+        serving = [replica for replica in self.router.serving if replica.view.id not in excluded]
         self._used_at = monotonic()
         return min(serving, key=lambda replica: replica.busy, default=None)
 
