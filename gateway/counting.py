@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 ASK_SECONDS = 10.0
+ASK_BEFORE_SECONDS = 2.0  # while somebody could wait already
 PATIENCE_SECONDS, ASK_AGAIN_SECONDS = 30.0, 0.5  # so long it may take until an engine that died is back
 
 
@@ -161,6 +162,21 @@ async def prompt_tokens(exchange: Exchange) -> int:
     answer = await _ask(exchange, exchange.endpoint.count_path, exchange.raw) if exchange.endpoint.count_path else None
     count = answer.get("input_tokens") if answer else None
     return count if isinstance(count, int) else _estimated_prompt(exchange)
+
+
+async def told_before(exchange: Exchange) -> int | None:
+    """How long the prompt is, before anybody has read it; None when no engine says so at once."""
+    path, body = exchange.endpoint.count_path, exchange.raw
+    if exchange.endpoint.name == "completions":
+        path, body = "/tokenize", bodies.write({"content": exchange.request.body["prompt"]})
+    replicas = _replicas(exchange)
+    if not path or not replicas:
+        return None
+    with suppress(ReplicaFailed):
+        answer = await upstream.ask(replicas[0].view, path, body, ASK_BEFORE_SECONDS) or {}
+        count, tokens = answer.get("input_tokens"), answer.get("tokens")
+        return len(tokens) if isinstance(tokens, list) else count if isinstance(count, int) else None
+    return None
 
 
 async def _ask(exchange: Exchange, path: str, body: bytes) -> dict[str, Any] | None:

@@ -204,6 +204,7 @@ class Exchange:
         stats.begun()
         try:
             self._set_limit(held)
+            await self._refuse_if_too_long()
             return self._answer(*await self.open())
         except BaseException as error:
             self.settle_failure(error)
@@ -234,6 +235,15 @@ class Exchange:
         if self.endpoint.generates and not self._limit:
             raise errors.insufficient_quota()
         self._raw = bodies.with_limit(self.endpoint, self.request.body, self.request.raw, self.plan, self._limit)
+
+    async def _refuse_if_too_long(self) -> None:
+        """Where it would wait, it hears so first: engines count without a slot. Else the engine says so before it reads."""
+        context = _longest_context(self.pool)
+        if context is None or self.pool.router.has_free_slot or not self.plan.may_exceed(context):
+            return
+        tokens, longest = await counting.told_before(self), bodies.in_engine(context)
+        if tokens is not None and tokens >= longest:
+            raise errors.context_length_exceeded(tokens, longest)
 
     @property
     def most_tokens(self) -> int:
