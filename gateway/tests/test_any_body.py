@@ -1,6 +1,6 @@
 """Whatever is sent as a body: it is refused as the caller's fault, or bytes for the engine come of it.
 
-    LLM_FUZZ_EXAMPLES=20000 python -m pytest gateway/tests/test_any_body.py        the long form
+LLM_FUZZ_EXAMPLES=20000 python -m pytest gateway/tests/test_any_body.py        the long form
 """
 
 from __future__ import annotations
