@@ -31,7 +31,8 @@ from chat.saving import Saver, saver
 from chat.services import Exchange, Snapshot
 from chat.sse import EventParser, EventTooLong
 from gateway.errors import GatewayError
-from gateway.inference import Answer, InferenceRequest, infer
+from gateway.exchange import Answer, InferenceRequest
+from gateway.inference import infer
 
 logger = logging.getLogger(__name__)
 

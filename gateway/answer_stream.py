@@ -17,7 +17,7 @@ from gateway.upstream import ReplicaFailed
 from gateway.usage import EVENT_END, PROGRESS, StreamMeter
 
 if TYPE_CHECKING:
-    from gateway.inference import Exchange
+    from gateway.exchange import Exchange
 
 logger = logging.getLogger(__name__)
 Outcome = UsageRecord.Outcome

@@ -19,8 +19,9 @@ from accounts.models import new_request_id
 from gateway import bodies, ending, errors
 from gateway.endpoints import ENDPOINTS, Endpoint
 from gateway.errors import GatewayError, Protocol
+from gateway.exchange import InferenceRequest
 from gateway.http import ClientGone, Incoming, Receive, Scope, Send, while_connected
-from gateway.inference import InferenceRequest, infer
+from gateway.inference import infer
 from gateway.models_directory import directory
 from gateway.native import NativeChat
 from models_app.selectors import ModelView

@@ -26,6 +26,7 @@ TOKENS_PER_PAIR = (
 )
 BYTES_PER_TOKEN = 4  # a rough mean over languages, for what is estimated before the engine has told
 FIGURES = ("stop", "timings")  # of an answer in llama.cpp's own format
+FEW_BYTES_PER_TOKEN = 2
 CONTEXT_STEP = 256  # the engine makes its context a multiple of it
 
 
@@ -71,7 +72,16 @@ class Plan:
         """No fewer tokens than an engine can read for it; ``context``: the longest of its replicas', None if not known."""
         if context is None:
             return self.prompt_bound
-        return min(self.prompt_bound, -(-context // CONTEXT_STEP) * CONTEXT_STEP * self.prompts)
+        return min(self.prompt_bound, in_engine(context) * self.prompts)
+
+    def may_exceed(self, context: int) -> bool:
+        """Whether a prompt of text is so long that counting it is worth the while. Bytes alone prove nothing: a token may be
+        long, and a chat's template may leave messages out."""
+        return self.prompts == 1 and not self.pictures.count and self.prompt_bound > FEW_BYTES_PER_TOKEN * context
+
+
+def in_engine(context: int) -> int:
+    return -(-context // CONTEXT_STEP) * CONTEXT_STEP
 
 
 def check(endpoint: Endpoint, body: Mapping[str, Any]) -> Plan:

@@ -21,11 +21,12 @@ from gateway.upstream import ReplicaFailed
 from gateway.usage import TokenCount, read_figures, total
 
 if TYPE_CHECKING:
-    from gateway.inference import Exchange
+    from gateway.exchange import Exchange
 
 logger = logging.getLogger(__name__)
 
 ASK_SECONDS = 10.0
+ASK_BEFORE_SECONDS = 2.0  # while somebody could wait already
 PATIENCE_SECONDS, ASK_AGAIN_SECONDS = 30.0, 0.5  # so long it may take until an engine that died is back
 
 
@@ -101,7 +102,7 @@ async def of_prompt(exchange: Exchange, delivered: int) -> TokenCount:
 async def of_prompt_read(exchange: Exchange, seconds: float) -> TokenCount:
     """As much of the prompt as the replica can have read in ``seconds``."""
     prompt = await prompt_tokens(exchange)
-    speed = exchange.pool.router.fleet.usual.seen_reading
+    speed = exchange.pool.prompt_per_second
     return TokenCount(prompt=prompt if speed is None else min(prompt, round(speed * seconds)))
 
 
@@ -173,6 +174,21 @@ def _infilled(body: dict[str, Any]) -> str:
     parts = [chunk.get(name) for chunk in chunks for name in ("filename", "text")]
     parts += [body.get(name) for name in ("input_prefix", "input_suffix", "prompt")]
     return "\n".join(part for part in parts if isinstance(part, str))
+
+
+async def told_before(exchange: Exchange) -> int | None:
+    """How long the prompt is, before anybody has read it; None when no engine says so at once."""
+    path, body = exchange.endpoint.count_path, exchange.raw
+    if exchange.endpoint.name == "completions":
+        path, body = "/tokenize", bodies.write({"content": exchange.request.body["prompt"]})
+    replicas = _replicas(exchange)
+    if not path or not replicas:
+        return None
+    with suppress(ReplicaFailed):
+        answer = await upstream.ask(replicas[0].view, path, body, ASK_BEFORE_SECONDS) or {}
+        count, tokens = answer.get("input_tokens"), answer.get("tokens")
+        return len(tokens) if isinstance(tokens, list) else count if isinstance(count, int) else None
+    return None
 
 
 async def _ask(exchange: Exchange, path: str, body: bytes) -> dict[str, Any] | None:

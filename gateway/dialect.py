@@ -40,7 +40,7 @@ def _with_one_tool(endpoint: Endpoint, body: dict[str, Any]) -> dict[str, Any]:
 
 
 def _named(choice: Any) -> str | None:
-    if not isinstance(choice, dict) or choice.get("type") not in {ANTHROPIC_TOOL, OPENAI_TOOL}:
+    if not isinstance(choice, dict) or choice.get("type") not in (ANTHROPIC_TOOL, OPENAI_TOOL):
         return None
     return _name_of(choice)
 

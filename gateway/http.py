@@ -31,7 +31,7 @@ from accounts.callers import (
 )
 from gateway import errors
 from gateway.errors import GatewayError, Protocol
-from gateway.inference import Answer
+from gateway.exchange import Answer
 from gateway.slots import Standing
 from llmplatform.lib import credentials
 
@@ -144,7 +144,7 @@ class Incoming:
 
     # -- answering -------------------------------------------------------------------------------------------------------
     async def send_head(self, status: int, headers: dict[str, str], length: int | None) -> None:
-        raw = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
+        raw = [(name.encode(), value.encode("latin-1", "replace")) for name, value in headers.items()]
         if length is not None:
             raw.append((b"content-length", b"%d" % length))
         self.started = True

@@ -68,7 +68,7 @@ def _parts(given: Any) -> Iterator[Any]:
         kind = one.get("type")
         if isinstance(kind, str) and _names_a_medium(kind):
             yield one
-        elif kind not in TEXT:
+        elif not isinstance(kind, str) or kind not in TEXT:
             for name, value in one.items():
                 if _names_a_medium(name):
                     yield from value if isinstance(value, list) else [value]

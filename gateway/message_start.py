@@ -13,7 +13,7 @@ from gateway import upstream
 from gateway.upstream import ReplicaFailed
 
 if TYPE_CHECKING:
-    from gateway.inference import Exchange
+    from gateway.exchange import Exchange
 
 SECOND_EVENT = b"event: content_block_start"
 COUNT_SECONDS = 2.0

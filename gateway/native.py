@@ -12,7 +12,8 @@ from rest_framework import serializers
 
 from accounts.callers import Caller
 from gateway import errors, sse
-from gateway.inference import Answer, InferenceRequest, infer
+from gateway.exchange import Answer, InferenceRequest
+from gateway.inference import infer
 from gateway.slots import OnQueue
 from llmplatform.lib.api.serializers import StrictSerializer
 

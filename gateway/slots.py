@@ -127,6 +127,7 @@ class ModelPool:
         self.coming_wait = coming_wait
         self._queue_wait = queue_wait
         self.expectation = Expectation()
+        self.prompt_per_second: float | None = None  # how fast a replica read a prompt, as last seen
         self.update(view, monotonic())
 
     # -- what there is -------------------------------------------------------------------------------------------------
@@ -196,9 +197,9 @@ class ModelPool:
         self._serve()
 
     # -- taking and giving back ---------------------------------------------------------------------------------------
-    def any_replica(self) -> ReplicaSlots | None:
+    def any_replica(self, excluded: frozenset[int] = frozenset()) -> ReplicaSlots | None:
         """For requests that need no slot."""
-        serving = self.router.serving
+        serving = [replica for replica in self.router.serving if replica.view.id not in excluded]
         self._used_at = monotonic()
         return min(serving, key=lambda replica: replica.busy, default=None)
 

@@ -8,7 +8,7 @@ from typing import Any
 from gateway import bodies
 from gateway.endpoints import Endpoint
 
-ROLES = frozenset({"system", "developer"})
+ROLES = ("system", "developer")  # compared, for what a client calls a role may be anything
 MESSAGES = "messages"
 
 

@@ -16,6 +16,7 @@ from yarl import URL
 
 from gateway import errors
 from gateway.errors import GatewayError
+from gateway.usage import EVENT_END
 from models_app import health
 from models_app.selectors import ReplicaView
 
@@ -32,6 +33,10 @@ LARGE_BODY_BYTES = 512 * 1024
 READ_BUFFER_BYTES = 256 * 1024
 # In the events of a stream. Their quotes would be escaped in an answer's text.
 TOLD_ERROR, ERROR_EVENT = b'"error":{', b"event: error"
+# How an event may begin. An answer is taken for one when its first event is there, or so many bytes of it.
+EVENT_FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
+LONGEST_FIRST_EVENT = 1024 * 1024
+PARSED_BYTES = 16 * 1024  # of longer answers in one piece only the ends are looked at
 BEGUN_MESSAGE = re.compile(rb'"message"\s*:\s*"([^"\\]{1,500})')
 # llama-server says 500 to some requests whose form is wrong. Asking another replica, or again, would be in vain.
 CLIENTS_FAULT = re.compile(
@@ -127,16 +132,46 @@ async def _post_by_a_living_connection(replica: ReplicaView, path: str, body: by
 
 
 async def open_answer(replica: ReplicaView, path: str, body: bytes) -> aiohttp.ClientResponse:
-    """The answer's head, with a status below 400. Raises ReplicaFailed, or GatewayError when the request is at fault."""
+    """The head of an answer. Raises ReplicaFailed, or GatewayError when the request is at fault."""
     try:
         response = await _post_by_a_living_connection(replica, path, body)
     except aiohttp.ClientConnectorError as error:
         raise ReplicaFailed(str(error), unreachable=True) from error
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         raise ReplicaFailed(repr(error)) from error
-    if response.status < 400:
+    if response.status == 200:
         return response
     raise await _error_of(response)
+
+
+async def first_event(response: aiohttp.ClientResponse) -> bytes:
+    """The beginning of a stream, with one whole event at least. Raises ReplicaFailed when it is none."""
+    begun = b""
+    while EVENT_END not in begun and len(begun) < LONGEST_FIRST_EVENT:
+        chunk = await response.content.readany()
+        if not chunk:
+            raise ReplicaFailed("a stream without an event")
+        begun += chunk
+        if not any(begun.startswith(field[: len(begun)]) for field in EVENT_FIELDS):
+            raise ReplicaFailed("no stream of events")
+    return begun
+
+
+async def whole_answer(response: aiohttp.ClientResponse) -> bytes:
+    """One in one piece. Raises ReplicaFailed when it is no JSON, as far as can be told in no time."""
+    body = await response.read()
+    ends = body[:64].lstrip()[:1] + body[-64:].rstrip()[-1:]
+    if ends not in {b"{}", b"[]"} or (len(body) <= PARSED_BYTES and not _is_json(body)):
+        raise ReplicaFailed("an answer that is no JSON")
+    return body
+
+
+def _is_json(body: bytes) -> bool:
+    try:
+        json.loads(body)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 async def _error_of(response: aiohttp.ClientResponse) -> GatewayError | ReplicaFailed:
@@ -159,7 +194,10 @@ def translate_error(status: int, raw: bytes) -> GatewayError | ReplicaFailed:
         begun = BEGUN_MESSAGE.search(raw)
         told, kind, message = {}, "", begun[1].decode("utf-8", "replace") if begun else ""
     if kind == "exceed_context_size_error":
-        return errors.context_length_exceeded(int(told.get("n_prompt_tokens", 0)), int(told.get("n_ctx", 0)))
+        prompt, context = (told.get(name) for name in ("n_prompt_tokens", "n_ctx"))
+        return errors.context_length_exceeded(
+            prompt if isinstance(prompt, int) else 0, context if isinstance(context, int) else 0
+        )
     if too_long := TOO_LONG.match(message):
         return errors.context_length_exceeded(int(too_long[1]), int(too_long[2]))
     if status == 501:

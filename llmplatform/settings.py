@@ -100,6 +100,8 @@ TLS_CERT = str(_home_path("TLS_CERT", "")) if env.text("TLS_CERT") else ""
 TLS_KEY = str(_home_path("TLS_KEY", "")) if env.text("TLS_KEY") else ""
 
 # -- how people reach the service ------------------------------------------------------------------------------------
+# In which a client sends 64 KB, or the rest of its request, or takes as much of its answer; and in which it asks again.
+CLIENT_TIMEOUT_SECONDS = env.integer("CLIENT_TIMEOUT_SECONDS", 60, 1, 3600)
 PUBLIC_URL = public_url.parse(env.text("PUBLIC_URL"))
 TRUSTED_PROXIES = proxies.parse_networks("TRUSTED_PROXIES", env.items_of("TRUSTED_PROXIES"))
 HTTPS = bool(TLS_CERT) or PUBLIC_URL.startswith("https://")

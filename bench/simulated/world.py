@@ -163,7 +163,7 @@ class World:
                 return
 
     async def _ask(self, user: int, turn: Turn) -> None:
-        """As ``gateway.inference`` does."""
+        """As ``gateway.exchange`` does."""
         began, pool, failed = self._loop.time(), self._pool, frozenset[int]()
         first = 0.0
         for _ in range(ATTEMPTS):

@@ -17,7 +17,7 @@ from chat.generation import generations
 from chat.live import live
 from chat.routing import websocket_application
 from chat.saving import saver
-from gateway.inference import Answer, InferenceRequest
+from gateway.exchange import Answer, InferenceRequest
 
 ORIGIN = "http://localhost"
 

@@ -49,6 +49,9 @@ RICH = 10**12
 POOR = 90_000  # at the default price of 1000: 90 tokens
 
 
+# Nothing here speaks TLS: verify=False spares each client the reading of the system's certificates, 20 ms and more.
+
+
 def until(condition: Callable[[], object], seconds: float = 30) -> object:
     """The first true answer of ``condition``."""
     end = time.monotonic() + seconds
@@ -82,7 +85,7 @@ class StandIn:
 
     def answers(self) -> bool:
         with contextlib.suppress(httpx.HTTPError):
-            return httpx.get(f"http://127.0.0.1:{self.port}/health").status_code == 200
+            return httpx.get(f"http://127.0.0.1:{self.port}/health", verify=False).status_code == 200
         return False
 
     def stop(self) -> None:
@@ -90,10 +93,10 @@ class StandIn:
         self.process.wait()
 
     def tell(self, **switches: object) -> None:
-        httpx.post(f"http://127.0.0.1:{self.port}/standin", json=switches).raise_for_status()
+        httpx.post(f"http://127.0.0.1:{self.port}/standin", json=switches, verify=False).raise_for_status()
 
     def seen(self) -> list[dict]:
-        return httpx.get(f"http://127.0.0.1:{self.port}/standin").json()["seen"]
+        return httpx.get(f"http://127.0.0.1:{self.port}/standin", verify=False).json()["seen"]
 
 
 @dataclass
@@ -127,11 +130,11 @@ class Service:
 
     def http(self, user: str | None = "ann") -> httpx.Client:
         headers = {"Authorization": f"Bearer {self.tokens[user]}"} if user else {}
-        return httpx.Client(base_url=self.url, headers=headers, timeout=30)
+        return httpx.Client(base_url=self.url, headers=headers, timeout=30, verify=False)
 
     def metric(self, name: str) -> float:
         """The sum over a metric's labels."""
-        text = httpx.get(f"{self.url}/metrics").text
+        text = httpx.get(f"{self.url}/metrics", verify=False).text
         lines = [line for line in text.splitlines() if line.startswith((name + "{", name + " "))]
         return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
 
@@ -219,7 +222,7 @@ def web(home: Path, name: str, **environment: str) -> Iterator[Web]:
 
 def _is_up(url: str) -> bool:
     with contextlib.suppress(httpx.HTTPError):
-        return httpx.get(f"{url}/healthz").status_code == 200
+        return httpx.get(f"{url}/healthz", verify=False).status_code == 200
     return False
 
 
@@ -231,6 +234,11 @@ QUIET = {
     "half_after": None,
     "error_after": None,
     "silent_after": None,
+    "garbage_after": None,
+    "broken": None,
+    "counting_broken": None,
+    "trickles": None,
+    "word_bytes": None,
     "progress": None,
     "pings": None,
     "cut_in_prompt": None,
@@ -258,5 +266,5 @@ def service(running: Service) -> Service:
     yield running
     until(running.settled)
     until(lambda: running.metric("llm_requests_under_way") == 0)
-    assert running.metric("llm_slots_busy") == 0
+    until(lambda: running.metric("llm_slots_busy") == 0)  # a slot whose client left is free when its engine says so
     assert running.metric("llm_requests_queued") == 0

@@ -22,12 +22,13 @@ from typing import Any
 
 from django.conf import settings
 from twisted.internet import defer, reactor
-from twisted.web.http import HTTPChannel, _GenericHTTPChannelProtocol
+from twisted.web.http import _GenericHTTPChannelProtocol
 
 from gateway import counting, ending, errors, upstream
 from gateway.app import PATHS, protocol_of
 from gateway.cors import CrossOrigin
 from llmplatform.lib import parent_watch
+from llmplatform.service.pace import PacedChannel, in_blocks, keep_little_in_the_system
 
 logger = logging.getLogger(__name__)
 # From the wish to end to the end, in seconds. Requests and sockets are cancelled and may tidy up; then what works in the
@@ -120,7 +121,7 @@ class Request(WebRequest):
         return None
 
 
-class Channel(HTTPChannel):
+class Channel(PacedChannel):
     """One connection. A head that is too large ends it before anything of the service has seen the request.
 
     A credential that is too long is a wrong one all the same, and is refused as such by whoever is asked.
@@ -172,6 +173,10 @@ class Channel(HTTPChannel):
 class Factory(HTTPFactory):
     protocol = staticmethod(lambda: _GenericHTTPChannelProtocol(Channel()))  # as Twisted's own, but for the class
 
+    def __init__(self, server: Any) -> None:
+        super().__init__(server)
+        self.timeOut = settings.CLIENT_TIMEOUT_SECONDS
+
     def buildProtocol(self, addr: Any) -> Any:
         protocol = super().buildProtocol(addr)
         protocol.requestFactory = Request
@@ -182,6 +187,20 @@ class Factory(HTTPFactory):
 
 
 class WebServer(daphne.server.Server):
+    async def handle_reply(self, protocol: Any, message: Any) -> None:
+        """What applications send goes here. Waits until the client has taken what was sent before."""
+        channel = getattr(protocol, "channel", None)
+        if not isinstance(channel, PacedChannel):  # a websocket, which is pinged instead; or nobody is there any more
+            await super().handle_reply(protocol, message)
+            return
+        for part in in_blocks(message):
+            await channel.room()
+            await super().handle_reply(protocol, part)
+
+    def listen_success(self, port: Any) -> None:
+        keep_little_in_the_system(port.socket)
+        super().listen_success(port)
+
     def kill_all_applications(self) -> Any:
         """What Twisted waits for before it ends. Daphne's own version stops at the first connection without a request, and
         waits without limit."""

@@ -15,6 +15,10 @@ Standard library only, so that it starts at once. One "token" is one word. Switc
     refuses_to_go_on    answers 400 to requests that begin with a part of the answer
     error_after         says in the stream that it failed, after that many deltas, and ends it
     half_after          the same in the middle of an event
+    garbage_after       ends the stream with events that are none, after that many deltas
+    broken              what comes in place of an answer: see broken.py
+    counting_broken     the same for the endpoints that need no slot
+    trickles            writes its answers byte by byte
     silent_after        sends that many deltas, then nothing more
     hang_on_term        ignores SIGTERM
     error_status        generation requests are answered with that status, `error_times` times (default: always)
@@ -25,6 +29,7 @@ Standard library only, so that it starts at once. One "token" is one word. Switc
     cut_in_prompt       closes the connection after that many of either
     first_token_seconds, token_seconds   how slow it is
     chunks              deltas in an answer (default: 8, or fewer by max_tokens)
+    word_bytes          how long each of them is (default: as short as can be)
     cached              tokens of each prompt that are in the cache already
     answer, reasoning   the text of the answer instead, and text before it
     log_lines           lines printed on stderr at start
@@ -46,14 +51,16 @@ import sys
 import time
 from pathlib import Path
 
+from broken import BROKEN, STAYS
 from journal import Attempt, Journal
 from styles import ChatStyle, NativeStyle, Style, TextStyle
 from wire import KEEP_ALIVE_REQUESTS, KEEP_ALIVE_SECONDS, Aborted, Answer, Request, read_request
 
 FAILURE = {"error": {"code": 500, "message": "told to fail in the middle of a stream", "type": "server_error"}}
-STOPS = ("cut_after", "half_after", "crash_after_deltas", "silent_after", "error_after")
+STOPS = ("cut_after", "half_after", "crash_after_deltas", "silent_after", "error_after", "garbage_after")
 TURN = "assistant: "  # ends what its template makes of a conversation
 OPEN_PATHS = {"/health", "/v1/health"}
+COUNTING = {"/tokenize", "/detokenize", "/v1/chat/completions/input_tokens"}
 
 
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
@@ -150,6 +157,8 @@ class Server:
                 message = f"[json.exception.parse_error.101] parse error: {error}"
                 return await answer.error(400, message, "invalid_request_error")
             request.attempt = self.journal.attempt(self.switches["journal"], request.body)
+        if request.path in COUNTING and await self.breaks(self.switches["counting_broken"], answer):
+            return None
         return await handler(request, answer)
 
     @property
@@ -192,6 +201,15 @@ class Server:
         text = f"# TYPE llamacpp:requests_processing gauge\nllamacpp:requests_processing {self.busy}\n"
         text += f"# TYPE llamacpp:n_decode_total counter\nllamacpp:n_decode_total {self.steps}\n"
         await answer.send(200, text.encode(), "text/plain; version=0.0.4")
+
+    async def breaks(self, how: str | None, answer: Answer) -> bool:
+        """Whether it did, in place of an answer."""
+        if not how:
+            return False
+        await answer.write(BROKEN[how])
+        await self.wait(answer, 1e9 if how in STAYS else 0, works=False)
+        answer.close = True
+        return True
 
     async def do_tokenize(self, request: Request, answer: Answer) -> None:
         await answer.json({"tokens": list(range(len(words(str(request.data.get("content", ""))))))})
@@ -298,7 +316,12 @@ class Server:
 
     def pieces(self, asked: int | None, room: int, said: int) -> tuple[list[str], bool]:
         text = self.switches["answer"]
-        full = words(text) if text else [f"word{number} " for number in range(self.switches["chunks"] or 8)]
+        width = (self.switches["word_bytes"] or 1) - 1
+        full = (
+            words(text)
+            if text
+            else [f"word{number}".ljust(width, "x") + " " for number in range(self.switches["chunks"] or 8)]
+        )
         full = full[said:]
         limit = min(room, asked if asked is not None and asked >= 0 else room)
         return full[:limit], limit < len(full)
@@ -311,6 +334,7 @@ class Server:
         try:
             async with self.slots:
                 entry["state"] = "running"
+                answer.trickles = bool(self.switches["trickles"])
                 if not await self.refused(answer):
                     await self.generate(request, answer, whole, style, list(pieces), entry)
             entry["state"] = "done"
@@ -356,6 +380,8 @@ class Server:
         mode = self.switches["generate"] or "ok"
         if mode == "hang":
             await self.wait(answer, 1e9, works=False)
+        if await self.breaks(self.switches["broken"], answer):
+            return True
         status = 500 if mode == "error" else self.switches["error_status"]
         times = self.switches["error_times"]
         if not status or (times is not None and self.errors_given >= times):
@@ -435,6 +461,8 @@ class Server:
         if self.switches["half_after"]:
             await answer.half_an_event()
             await self.wait(answer, 0.1)
+        if self.switches["garbage_after"] is not None:
+            return await answer.garbage()
         if self.switches["cut_after"] or self.switches["half_after"]:
             raise Aborted
         return await self.wait(answer, 1e9)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 
+from broken import NOISE
 from journal import Attempt, Silent
 
 KEEP_ALIVE_SECONDS = 5
@@ -52,6 +53,17 @@ async def read_body(reader: asyncio.StreamReader, headers: dict) -> bytes:
 class Answer:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, close: bool) -> None:
         self.reader, self.writer, self.close = reader, writer, close
+        self.trickles = False
+
+    async def write(self, data: bytes) -> None:
+        if self.trickles:
+            for byte in data:
+                self.check()
+                self.writer.write(bytes([byte]))
+                await asyncio.sleep(0)
+        else:
+            self.writer.write(data)
+        await self.writer.drain()
 
     def check(self) -> None:
         if self.reader.at_eof() or self.writer.transport.is_closing():
@@ -70,8 +82,7 @@ class Answer:
 
     async def send(self, status: int, body: bytes, content_type: str = "application/json; charset=utf-8") -> None:
         self.close = self.close or status >= 400
-        self.writer.write(self.head(status, content_type, f"Content-Length: {len(body)}") + body)
-        await self.writer.drain()
+        await self.write(self.head(status, content_type, f"Content-Length: {len(body)}") + body)
 
     async def json(self, data: dict, status: int = 200) -> None:
         await self.send(status, json.dumps(data, separators=(",", ":"), ensure_ascii=False).encode())
@@ -80,7 +91,7 @@ class Answer:
         await self.json({"error": {"message": message, "type": kind, "code": status}}, status)
 
     async def begin_stream(self) -> None:
-        self.writer.write(self.head(200, "text/event-stream", "X-Accel-Buffering: no\r\nTransfer-Encoding: chunked"))
+        await self.write(self.head(200, "text/event-stream", "X-Accel-Buffering: no\r\nTransfer-Encoding: chunked"))
 
     async def events(self, events: list[dict], last: bool = False, done: bool = True) -> None:
         out = []
@@ -92,15 +103,16 @@ class Answer:
         if last:
             out.append(b"0\r\n\r\n")
         self.check()
-        self.writer.write(b"".join(out))
-        await self.writer.drain()
+        await self.write(b"".join(out))
 
     async def half_an_event(self) -> None:
         data = b'data: {"choices":[{"finish_reason":null,"index":0,"delta":{"cont'
-        self.writer.write(b"%x\r\n%s\r\n" % (len(data), data))
-        await self.writer.drain()
+        await self.write(b"%x\r\n%s\r\n" % (len(data), data))
+
+    async def garbage(self) -> None:
+        data = NOISE + b'data: {garbage\n\ndata: []\n\ndata: {"choices":7}\n\n'
+        await self.write(b"%x\r\n%s\r\n0\r\n\r\n" % (len(data), data))
 
     async def ping(self) -> None:
         self.check()
-        self.writer.write(b"3\r\n:\n\n\r\n")
-        await self.writer.drain()
+        await self.write(b"3\r\n:\n\n\r\n")
