@@ -129,6 +129,10 @@ def scenarios() -> dict[str, tuple[Park, object]]:
         "machines that die": (Park(deaths=6, span=600), Load(conversations=300, rate=0.4)),
         "a replica that fails at once": (Park(failing=1), Load(conversations=300, rate=0.4)),
         "nearly idle": (Park(spread=0.1), Load(conversations=200, rate=0.1)),
+        "nearly idle, long pauses, machines that differ by 30 %": (
+            Park(spread=0.3),
+            Load(conversations=200, rate=0.1, think=1000),
+        ),
         "more than they can do": (few, Load(conversations=400, rate=1.5)),
         "one slot each": (Park(machine=one_slot), Load(conversations=300, rate=0.3)),
         "16 slots each, 4 replicas": (Park(4, 4, sixteen), Load(conversations=300, rate=0.12)),

@@ -18,7 +18,7 @@ from cluster.prefixes import NOTHING, Prefixes, Prompt
 from cluster.speeds import Durations, Speeds, Usual
 
 ALL = 64
-QUICKEST = 16
+QUICKEST = 8
 OF_LATE = 50  # requests of each, on average
 FIRST_DURATION = 5.0  # seconds; what a request is taken for before any was seen
 
@@ -125,6 +125,7 @@ class Fleet:
         self._typical = Request(prompt=500.0, answer=200.0)
         self._cursor = 0
         self._takes = 0  # by which "of late" is told
+        self._span = float(OF_LATE)
         self._read = Recent()  # by all
         self._numbers: list[int] = []  # of all, while there are many
 
@@ -135,6 +136,7 @@ class Fleet:
         if member is None:
             member = self.members[number] = Member(number, slots, 0, Speeds(self.usual))
             self.forget(member)
+            self._span = float(OF_LATE * len(self.members))
         member.slots = slots
         self._place(member)
         return member
@@ -142,6 +144,7 @@ class Fleet:
     def remove(self, member: Member) -> None:
         self.members.pop(member.id, None)
         self._by_memory.pop(member.memory, None)
+        self._span = float(OF_LATE * max(len(self.members), 1))
         member.is_open = False
         self._out_of_order(member)
 
@@ -201,14 +204,10 @@ class Fleet:
             member.elsewhere = slots
             self._place(member)
 
-    @property
-    def _span(self) -> float:
-        return OF_LATE * max(len(self.members), 1)
-
     def _reads_of_late(self, member: Member) -> float:
-        """By what the others read."""
-        span = self._span
-        return len(self.members) * member.read.value(self._takes, span) / (self._read.value(self._takes, span) or 1.0)
+        """By what the others read; where nothing was read, nothing is lost."""
+        read = self._read.value(self._takes, self._span)
+        return len(self.members) * member.read.value(self._takes, self._span) / read if read else 0.0
 
     # -- the choice ------------------------------------------------------------------------------------------------------
     def choose(

@@ -92,11 +92,6 @@ class Usual:
         self._writing.setdefault(at_work, Rate()).see(tokens, seconds)
         self._known.clear()
 
-    @property
-    def seen_reading(self) -> float | None:
-        """Tokens a second; nothing until it was seen."""
-        return self._reading.value
-
     def writing(self, at_work: int) -> float:
         """Tokens a second of one answer among so many."""
         found = self._known.get(at_work)

@@ -7,7 +7,7 @@ from html import escape
 from typing import Protocol
 
 COLOURS = {"cost": "#2563eb", "hash": "#9ca3af", "round_robin": "#d1d5db"}
-LEFT, WIDTH, BAR, GAP, TOP, MOST = 250, 420, 7, 9, 56, 1.5
+LEFT, WIDTH, BAR, GAP, TOP, MOST = 340, 420, 7, 9, 56, 1.5
 
 
 class Figures(Protocol):

@@ -7,7 +7,7 @@ from cluster.speeds import FIRST_READING, FIRST_WRITING, Durations, Speeds, Usua
 
 def test_before_anything_was_seen():
     speeds = Speeds(Usual())
-    assert (speeds.reading, Usual().seen_reading, speeds.writing(1)) == (FIRST_READING, None, FIRST_WRITING)
+    assert (speeds.reading, speeds.writing(1)) == (FIRST_READING, FIRST_WRITING)
     assert speeds.writing(4) == FIRST_WRITING / 4
 
 
