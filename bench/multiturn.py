@@ -141,7 +141,7 @@ def conversations(load: str, seed: int, scale: float) -> list[Conversation]:
             made.append(Conversation(0 if hot else 1, moment, "", questions))
             moment += chance.expovariate(1 / 5)
         return made
-    system, words, pause = (text(chance, 850), 25, 1.2) if load == "system" else ("", 220, 3.0)
+    system, words, pause = (text(chance, 850), 25, 2.5) if load == "system" else ("", 200, 4.0)
     for _ in range(round(48 * scale)):
         made.append(Conversation(1, moment, system, ((0.0, text(chance, words)),)))
         moment += chance.expovariate(1 / pause)

@@ -33,8 +33,11 @@ class Prompt:
 
     @property
     def key(self) -> int:
-        """The same for all turns of a conversation: its beginning."""
-        return self.hashes[min(1, len(self.hashes) - 1)] if self.hashes else 0
+        """The same for all turns of a conversation and for no other: all that comes before the first answer."""
+        if not self.hashes:
+            return 0
+        first = next((place for place, is_answer in enumerate(self.answers) if is_answer), len(self.hashes))
+        return self.hashes[max(first - 1, 0)]
 
 
 NOTHING = Prompt()

@@ -100,7 +100,7 @@ def test_a_hot_prefix_gets_a_second_home_when_waiting_costs_more() -> None:
     choice = routed.choose(ASK, 60.0, OTHER)
     assert choice.member is not home
     # Whoever waits already makes it longer.
-    home.promised = 1
+    home.promised = 2
     assert routed.choose(ASK, 25.0, OTHER).member is not home
 
 

@@ -27,6 +27,19 @@ def test_a_conversation_continues_its_chain() -> None:
     assert second.key == said("Hello.", "Hi!", "How are you?", "Fine.", "And?").key
 
 
+def test_all_turns_of_a_conversation_have_one_key_and_others_another() -> None:
+    """A key of the beginning alone would bind all that share a system prompt to one replica (SGLang #26263)."""
+    system = {"role": "system", "content": "s" * 5 * FIRST_BLOCK}
+
+    def key(*texts: str) -> int:
+        roles = [{"role": ("user", "assistant")[place % 2], "content": text} for place, text in enumerate(texts)]
+        return chain(CHAT, {"messages": [system, *roles]}).key
+
+    assert key("Who?") == key("Who?", "I.", "Why?") == key("Who?", "I.", "Why?", "So.", "Ah.")
+    assert key("Who?") != key("What?")
+    assert said("Who?").key == said("Who?", "I.", "Why?").key != said("What?").key
+
+
 def test_what_differs_anywhere_before_differs_from_there_on() -> None:
     assert common(said("a", "b", "c"), said("a", "x", "c")) == said("a").size
     assert common(said("a"), said("a", tools=[{"type": "function"}])) == 0
