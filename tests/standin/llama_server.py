@@ -53,14 +53,14 @@ from pathlib import Path
 
 from broken import BROKEN, STAYS
 from journal import Attempt, Journal
-from styles import ChatStyle, NativeStyle, Style, TextStyle
+from styles import ChatStyle, MessagesStyle, NativeStyle, Style, TextStyle
 from wire import KEEP_ALIVE_REQUESTS, KEEP_ALIVE_SECONDS, Aborted, Answer, Request, read_request
 
 FAILURE = {"error": {"code": 500, "message": "told to fail in the middle of a stream", "type": "server_error"}}
 STOPS = ("cut_after", "half_after", "crash_after_deltas", "silent_after", "error_after", "garbage_after")
 TURN = "assistant: "  # ends what its template makes of a conversation
 OPEN_PATHS = {"/health", "/v1/health"}
-COUNTING = {"/tokenize", "/detokenize", "/v1/chat/completions/input_tokens"}
+COUNTING = {"/tokenize", "/detokenize", "/v1/chat/completions/input_tokens", "/v1/messages/count_tokens"}
 
 
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
@@ -254,6 +254,10 @@ class Server:
         said = words(str(messages[-1].get("content") or "")) if is_begun(messages) else []
         return await self.complete(request, answer, ChatStyle(self.model_of(request)), prompt_of(messages), len(said))
 
+    async def do_messages(self, request: Request, answer: Answer) -> None:
+        style = MessagesStyle(self.model_of(request))
+        return await self.complete(request, answer, style, prompt_of(request.data["messages"]))
+
     async def do_input_tokens(self, request: Request, answer: Answer) -> None:
         await answer.json({"object": "response.input_tokens", "input_tokens": prompt_of(request.data["messages"])})
 
@@ -403,7 +407,7 @@ class Server:
                 await answer.ping()
             else:
                 told = {"total": progress, "cache": 0, "processed": number, "time_ms": 1}
-                [opening] = style.opening()
+                opening = style.opening()[0]
                 await answer.events([{**opening, "prompt_progress": told}])
             await self.wait(answer, (self.switches["first_token_seconds"] or 0) / count)
         return True
@@ -421,7 +425,7 @@ class Server:
             not pause and limit > len(deltas) and not after_finish
         ):  # as fast as it goes: benches measure the gateway, not this program
             attempt.note(answer=len(deltas))
-            await answer.events([*opening, *deltas, *closing], last=True)
+            await answer.events([*opening, *deltas, *closing], last=True, done=style.says_done)
             entry["deltas"] = len(deltas)
             return
         await answer.events(opening)
@@ -436,12 +440,12 @@ class Server:
         if limit <= len(deltas):
             await self.break_off(answer)
             return
-        await self.finish(answer, closing, after_finish)
+        await self.finish(answer, style, closing, after_finish)
 
-    async def finish(self, answer: Answer, closing: list[dict], after_finish: str | None) -> None:
+    async def finish(self, answer: Answer, style: Style, closing: list[dict], after_finish: str | None) -> None:
         if not after_finish:
-            return await answer.events(closing, last=True)
-        await answer.events([event for event in closing if event["choices"]])
+            return await answer.events(closing, last=True, done=style.says_done)
+        await answer.events([event for event in closing if event.get("choices", True)])
         if after_finish == "cut":
             raise Aborted
         return await self.wait(answer, 1e9)
@@ -485,6 +489,8 @@ ROUTES = {
     ("POST", "/v1/chat/completions/input_tokens"): "input_tokens",
     ("POST", "/chat/completions"): "chat",
     ("POST", "/v1/completions"): "completions",
+    ("POST", "/v1/messages"): "messages",
+    ("POST", "/v1/messages/count_tokens"): "input_tokens",
     ("POST", "/completion"): "native",
     ("POST", "/completions"): "native",
 }
