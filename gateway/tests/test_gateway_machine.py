@@ -96,6 +96,17 @@ LEAVES = [
     "after bytes",
     "never reads",
 ]
+REQUESTS = st.fixed_dictionaries(
+    {
+        "kind": st.sampled_from([*PATHS, "chat", "messages", "native"]),
+        "stream": st.booleans(),
+        "words": st.sampled_from([1, 3, 40, 900, 3000]),
+        "leaves": st.sampled_from(LEAVES),
+        "after": st.integers(1, 3000),
+        "abruptly": st.booleans(),
+        "fields": st.sampled_from(FIELDS),
+    }
+)
 
 
 @dataclass
@@ -188,25 +199,27 @@ class Gateway(RuleBasedStateMachine):
         super().__init__()
         self.asked: list[tuple[Asked, threading.Thread]] = []
 
-    @rule(
-        kind=st.sampled_from(list(PATHS)),
-        model=st.sampled_from(MODELS),
-        caller=st.integers(0, 4),
-        stream=st.booleans(),
-        words=st.sampled_from([1, 3, 40, 900, 3000]),
-        leaves=st.sampled_from(LEAVES),
-        after=st.integers(1, 3000),
-        abruptly=st.booleans(),
-        fields=st.sampled_from(FIELDS),
-    )
-    def ask(self, caller: int, **what: object) -> None:
-        asked = Asked(token=self.world.tokens[caller], **what)
+    @rule(caller=st.integers(0, 4), model=st.sampled_from(MODELS), what=REQUESTS)
+    def ask(self, caller: int, model: str, what: dict) -> None:
+        asked = Asked(model=model, token=self.world.tokens[caller], **what)
         self.asked.append((asked, asked.begin(self.world.address)))
+
+    @rule(
+        model=st.sampled_from(list(REPLICAS)),
+        mood=st.sampled_from(MOODS),
+        asked=st.lists(REQUESTS, min_size=1, max_size=4),
+    )
+    def ask_for_trouble(self, model: str, mood: dict, asked: list[dict]) -> None:
+        for name in REPLICAS[model]:
+            self.bring_back(name)
+            self.change_the_mood(name, mood)
+        for number, what in enumerate(asked):
+            self.ask(number % 2, model, what)
 
     @rule(count=st.integers(2, 8), model=st.sampled_from(["single", "pair"]), stream=st.booleans())
     def ask_together(self, count: int, model: str, stream: bool) -> None:
         for number in range(count):
-            self.ask(number % 4, kind="chat", model=model, stream=stream, words=3, leaves="never")
+            self.ask(number % 4, model, {"kind": "chat", "stream": stream, "words": 3, "leaves": "never"})
 
     @rule(name=st.sampled_from(list(SLOTS)), mood=st.sampled_from(MOODS))
     def change_the_mood(self, name: str, mood: dict) -> None:

@@ -49,6 +49,10 @@ class PacedChannel(HTTPChannel):
         super().requestDone(request)
 
     # -- sending ---------------------------------------------------------------------------------------------------------
+    @property
+    def is_full(self) -> bool:
+        return not self._room.is_set()
+
     async def room(self) -> None:
         """Comes back when what was sent before is taken, or will never be."""
         await self._room.wait()
