@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -89,9 +89,13 @@ class NativeChat:
         if stream and inner.stream is not None:
             return Answer(200, inner.headers, stream=NativeStream(self, inner), replica=inner.replica)
         told = json.loads(inner.body or b"{}")
-        text = (told["choices"][0]["message"].get("content") or "") if told.get("choices") else ""
+        choice = next(_choices(told), {})
+        message = choice.get("message")
+        if not isinstance(message, dict):
+            raise errors.upstream_error()
+        text = message.get("content") or ""
         await self.remember(text)
-        whole = self.summary(inner, text, told, told["choices"][0].get("finish_reason"))
+        whole = self.summary(inner, text, told, choice.get("finish_reason"))
         return Answer(200, inner.headers, body=_dump(whole), replica=inner.replica)
 
     async def _body(self) -> dict[str, Any]:
@@ -127,6 +131,12 @@ def _dump(value: dict[str, Any]) -> bytes:
     return json.dumps(value, ensure_ascii=False).encode()
 
 
+def _choices(told: Any) -> Iterator[dict[str, Any]]:
+    """Engines may break off with anything."""
+    choices = told.get("choices") if isinstance(told, dict) else None
+    yield from (choice for choice in choices if isinstance(choice, dict)) if isinstance(choices, list) else ()
+
+
 class NativeStream:
     """Events ``{"delta": text}``, then one with ``"done": true`` and the figures; an error ends it with ``event: error``."""
 
@@ -156,7 +166,7 @@ class NativeStream:
                 yield errors.as_event(errors.upstream_error(), errors.Protocol.REST)
                 return
             last = event
-            for choice in event.get("choices") or ():
+            for choice in _choices(event):
                 finish_reason = choice.get("finish_reason") or finish_reason
                 if text := (choice.get("delta") or {}).get("content"):
                     texts.append(text)

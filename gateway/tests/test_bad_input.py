@@ -9,6 +9,7 @@ import concurrent.futures
 import contextlib
 import json
 import socket
+import struct
 from collections.abc import Iterator
 
 import httpx
@@ -20,6 +21,7 @@ pytestmark = pytest.mark.e2e
 
 CHAT, MESSAGES = "/v1/chat/completions", [{"role": "user", "content": "Is it so?"}]
 PICTURE = "data:image/png;base64,"
+RESET = struct.pack("ii", 1, 0)  # a connection that is closed without a word
 HUGE = base64.b64encode(b"x" * 8 * 2**20).decode()
 RIGHT: dict[str, dict] = {
     CHAT: {"messages": MESSAGES},
@@ -211,7 +213,7 @@ def test_a_body_that_is_cut_off_reaches_nobody(service: Service, how: str, abrup
     with wire(service) as connection:
         connection.sendall(request(service, data, header))
         if abruptly:
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
         else:
             connection.shutdown(socket.SHUT_WR)
             assert connection.recv(1000) == b""
@@ -257,3 +259,17 @@ def test_whoever_goes_leaves_nothing(service: Service, phase: dict, stream: bool
     until(lambda: narrow.seen()[-1]["state"] in {"closed", "done"})
     until(lambda: service.metric("llm_slots_busy") == 0)
     narrow.tell(counting_broken=None)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_whoever_resets_the_connection_at_once_leaves_nothing(service: Service, stream: bool) -> None:
+    """The request and its end come in one."""
+    narrow = service.standins["narrow"]
+    narrow.tell(generate="hang")
+    for _ in range(20):
+        with wire(service) as connection:
+            send(service, connection, {"model": "narrow", "messages": MESSAGES, "stream": stream})
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+    assert service.http().get("/v1/models").status_code == 200
+    until(lambda: service.metric("llm_requests_under_way") == 0)
+    until(lambda: all(one["state"] == "closed" for one in narrow.seen()[-20:]))

@@ -150,3 +150,11 @@ def test_after_garbage_in_the_middle_the_answer_goes_on(service: Service) -> Non
     assert [f"word{number} " in answer.text for number in range(8)] == [True] * 8
     record = service.usage(answer.headers["x-request-id"])
     assert (record["resumed"], record["outcome"], record["completion_tokens"]) == (2, "completed", 8)
+
+
+def test_garbage_in_the_middle_of_our_own_form_is_left_out(service: Service) -> None:
+    service.standins["alpha"].tell(garbage_after=3, token_seconds=0.001)
+    with service.http() as http:
+        answer = http.post("/api/v1/models/alpha/chat", json={"message": "Is it so?", "stream": True})
+    last = json.loads(answer.text.strip().rpartition("data: ")[2])
+    assert (last["done"], last["response"], last["usage"]["completion_tokens"]) == (True, WHOLE, 8)

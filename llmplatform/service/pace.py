@@ -31,6 +31,10 @@ class PacedChannel(HTTPChannel):
 
     # -- receiving -------------------------------------------------------------------------------------------------------
     def dataReceived(self, data: bytes) -> None:
+        if _was_reset(self.transport.socket):
+            # uvloop has told Twisted of the data, and then ceases to look at the connection without telling it.
+            self.forceAbortClient()
+            return
         if self._due <= 0:  # a request begins, or so much of it has come again
             self._due = BLOCK
             super().resetTimeout()
@@ -45,6 +49,10 @@ class PacedChannel(HTTPChannel):
         super().requestDone(request)
 
     # -- sending ---------------------------------------------------------------------------------------------------------
+    @property
+    def is_full(self) -> bool:
+        return not self._room.is_set()
+
     async def room(self) -> None:
         """Comes back when what was sent before is taken, or will never be."""
         await self._room.wait()
@@ -89,6 +97,10 @@ class PacedChannel(HTTPChannel):
         if self._leaving is not None:
             self._leaving.cancel()
             self._leaving = None
+
+
+def _was_reset(connection: socket.socket) -> bool:
+    return connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0
 
 
 def in_blocks(message: Any) -> Iterator[Any]:

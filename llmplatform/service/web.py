@@ -194,7 +194,8 @@ class WebServer(daphne.server.Server):
             await super().handle_reply(protocol, message)
             return
         for part in in_blocks(message):
-            await channel.room()
+            if channel.is_full:
+                await channel.room()
             await super().handle_reply(protocol, part)
 
     def listen_success(self, port: Any) -> None:

@@ -53,14 +53,14 @@ from pathlib import Path
 
 from broken import BROKEN, STAYS
 from journal import Attempt, Journal
-from styles import ChatStyle, NativeStyle, Style, TextStyle
+from styles import ChatStyle, MessagesStyle, NativeStyle, Style, TextStyle
 from wire import KEEP_ALIVE_REQUESTS, KEEP_ALIVE_SECONDS, Aborted, Answer, Request, read_request
 
 FAILURE = {"error": {"code": 500, "message": "told to fail in the middle of a stream", "type": "server_error"}}
 STOPS = ("cut_after", "half_after", "crash_after_deltas", "silent_after", "error_after", "garbage_after")
 TURN = "assistant: "  # ends what its template makes of a conversation
 OPEN_PATHS = {"/health", "/v1/health"}
-COUNTING = {"/tokenize", "/detokenize", "/v1/chat/completions/input_tokens"}
+COUNTING = {"/tokenize", "/detokenize", "/v1/chat/completions/input_tokens", "/v1/messages/count_tokens"}
 
 
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
@@ -254,6 +254,10 @@ class Server:
         said = words(str(messages[-1].get("content") or "")) if is_begun(messages) else []
         return await self.complete(request, answer, ChatStyle(self.model_of(request)), prompt_of(messages), len(said))
 
+    async def do_messages(self, request: Request, answer: Answer) -> None:
+        style = MessagesStyle(self.model_of(request))
+        return await self.complete(request, answer, style, prompt_of(request.data["messages"]))
+
     async def do_input_tokens(self, request: Request, answer: Answer) -> None:
         await answer.json({"object": "response.input_tokens", "input_tokens": prompt_of(request.data["messages"])})
 
@@ -410,7 +414,7 @@ class Server:
                 await answer.ping()
             else:
                 told = {"total": progress, "cache": 0, "processed": number, "time_ms": 1}
-                [opening] = style.opening()
+                opening = style.opening()[0]
                 await answer.events([{**opening, "prompt_progress": told}])
             await self.wait(answer, (self.switches["first_token_seconds"] or 0) / count)
         return True
@@ -443,11 +447,11 @@ class Server:
         if limit <= len(deltas):
             await self.break_off(answer)
             return
-        await self.finish(answer, closing, after_finish, style.says_done)
+        await self.finish(answer, style, closing, after_finish)
 
-    async def finish(self, answer: Answer, closing: list[dict], after_finish: str | None, done: bool) -> None:
+    async def finish(self, answer: Answer, style: Style, closing: list[dict], after_finish: str | None) -> None:
         if not after_finish:
-            return await answer.events(closing, last=True, done=done)
+            return await answer.events(closing, last=True, done=style.says_done)
         await answer.events([event for event in closing if event.get("choices", True)])
         if after_finish == "cut":
             raise Aborted
@@ -493,6 +497,8 @@ ROUTES = {
     ("POST", "/chat/completions"): "chat",
     ("POST", "/v1/completions"): "completions",
     ("POST", "/infill"): "infill",
+    ("POST", "/v1/messages"): "messages",
+    ("POST", "/v1/messages/count_tokens"): "input_tokens",
     ("POST", "/completion"): "native",
     ("POST", "/completions"): "native",
 }

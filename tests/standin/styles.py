@@ -8,7 +8,7 @@ import uuid
 
 class Style:
     object_name = ""
-    says_done = True  # after the last event of a stream
+    says_done = True  # "[DONE]" ends its streams
 
     def __init__(self, model: str) -> None:
         self.model = model
@@ -93,6 +93,39 @@ class TextStyle(Style):
 
     def whole(self, text: str, reasoning: str) -> dict:
         return {**self.delta(text, self.finish), **self.figures()}
+
+
+class MessagesStyle(Style):
+    """Anthropic's: each event has a name, and what the prompt was stands in the first."""
+
+    says_done = False
+
+    def usage(self) -> dict:
+        read = self.prompt - self.cached
+        return {"input_tokens": read, "cache_read_input_tokens": self.cached, "output_tokens": self.completion}
+
+    def message(self, content: list[dict], reason: str | None) -> dict:
+        told = {"id": self.id, "type": "message", "role": "assistant", "model": self.model, "content": content}
+        return {**told, "stop_reason": reason, "stop_sequence": None, "usage": self.usage()}
+
+    @property
+    def reason(self) -> str:
+        return "max_tokens" if self.finish == "length" else "end_turn"
+
+    def opening(self) -> list[dict]:
+        block = {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}
+        return [{"type": "message_start", "message": self.message([], None)}, block]
+
+    def delta(self, text: str) -> dict:
+        return {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": text}}
+
+    def closing(self) -> list[dict]:
+        end = {"type": "message_delta", "delta": {"stop_reason": self.reason, "stop_sequence": None}}
+        usage = {"output_tokens": self.completion}
+        return [{"type": "content_block_stop", "index": 0}, {**end, "usage": usage}, {"type": "message_stop"}]
+
+    def whole(self, text: str, reasoning: str) -> dict:
+        return self.message([{"type": "text", "text": text}], self.reason)
 
 
 class NativeStyle(Style):

@@ -96,7 +96,8 @@ class Answer:
     async def events(self, events: list[dict], last: bool = False, done: bool = True) -> None:
         out = []
         for event in events:
-            data = b"data: " + json.dumps(event, separators=(",", ":"), ensure_ascii=False).encode() + b"\n\n"
+            name = b"event: %s\n" % event["type"].encode() if "type" in event else b""
+            data = name + b"data: " + json.dumps(event, separators=(",", ":"), ensure_ascii=False).encode() + b"\n\n"
             out.append(b"%x\r\n%s\r\n" % (len(data), data))
         if last and done:
             out.append(b"e\r\ndata: [DONE]\n\n\r\n")
