@@ -118,8 +118,9 @@ def scenarios() -> dict[str, tuple[Park, object]]:
             Load(conversations=600, turns=2, rate=1.2, system=1500, systems=20, first=(60, 0.8)),
         ),
         "one hot user": (few, Load(**talk, hot=0.3)),
-        "burst with one prefix": (few, Load(conversations=64, burst=True, turns=1, system=2000, first=(50, 0.5))),
-        "burst with one prefix, three turns": (
+        "burst of 16 with one prefix": (few, Load(conversations=16, burst=True, turns=1, system=2000, first=(50, 0.5))),
+        "burst of 64 with one prefix": (few, Load(conversations=64, burst=True, turns=1, system=2000, first=(50, 0.5))),
+        "burst of 64 with one prefix, three turns": (
             few,
             Load(conversations=64, burst=True, turns=3, system=2000, first=(50, 0.5)),
         ),
