@@ -122,7 +122,7 @@ class AnswerStream:
         return chunk
 
     def _whole_events(self, chunk: bytes) -> bytes:
-        """Up to the one in which the engine says that it failed, if so."""
+        """Up to the one in which the engine says that it failed, or what is none, if so."""
         if self._joint is not None:
             events = self._joint.fit(chunk)
             if events:
@@ -132,16 +132,18 @@ class AnswerStream:
         else:
             events, end, self._half = (self._half + chunk).rpartition(EVENT_END)
             events += end
-        if upstream.TOLD_ERROR in events:
-            return self._until_error(events)
+        if upstream.TOLD_ERROR in events or not resumption.are_events(events):
+            return self._until_failure(events)
         if len(self._half) > resumption.LONGEST_EVENT:
             events, self._half, self._delivered = events + self._half, b"", None
         return events
 
-    def _until_error(self, events: bytes) -> bytes:
+    def _until_failure(self, events: bytes) -> bytes:
         before = b""
         for event in events.split(EVENT_END):
             error = upstream.error_told(event)
+            if error is None and not resumption.is_event(event):
+                error = ReplicaFailed("what is no event")
             if isinstance(error, ReplicaFailed):
                 self._lost = error
                 break

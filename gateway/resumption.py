@@ -30,7 +30,7 @@ MORE_THAN_TEXT = (
     "tools", "functions", "grammar", "logprobs", "top_logprobs", "n_probs", "return_tokens", "audio",
 )  # fmt: skip
 OWN_BEGINNING = ("add_generation_prompt", "continue_final_message", "prefill_assistant")
-DATA, DONE = b"data:", b"data: [DONE]"
+DATA, DONE, BEGUN = b"data:", b"data: [DONE]", b"data: {"
 
 
 def is_possible(endpoint: Endpoint, body: Mapping[str, Any], plan: Plan) -> bool:
@@ -84,6 +84,18 @@ def _parsed(event: bytes) -> dict[str, Any] | None:
     except ValueError:
         return None
     return found if isinstance(found, dict) else None
+
+
+def are_events(events: bytes) -> bool:
+    """Whether these look like whole events of a chat. Where they do not, ``is_event`` tells of each."""
+    count = events.count(EVENT_END)
+    begun = events.startswith(BEGUN) + events.count(EVENT_END + BEGUN)
+    return begun == count == events.count(b"}" + EVENT_END)
+
+
+def is_event(event: bytes) -> bool:
+    """Whether a client can read it; of several, what stands between them."""
+    return not event or event.startswith(b":") or event == DONE or _parsed(event) is not None
 
 
 def _delta(event: Mapping[str, Any]) -> dict[str, Any]:

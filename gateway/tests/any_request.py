@@ -140,7 +140,7 @@ class Asked:
             return f"{received[:200]!r}"
         headers = {name.lower(): value.strip() for name, _colon, value in (line.partition(":") for line in lines)}
         status = int(found[1])
-        self.end = f"answered {status}"
+        self.end = f"answered {status}{' as a stream' * ('event-stream' in headers.get('content-type', ''))}"
         if headers.get("transfer-encoding") == "chunked":
             whole, body = _unchunked(body)
         else:
@@ -156,7 +156,8 @@ class Asked:
         if not headers.get("x-request-id"):
             return "no request id"
         if status == 200 and headers["content-type"].startswith("text/event-stream"):
-            return self._fault_in_stream(body.decode())
+            # Where an answer cannot go on elsewhere, its bytes pass as they come.
+            return self._fault_in_stream(body.decode("utf-8", "replace"))
         told = json.loads(body)
         if status == 200:
             return (
@@ -177,6 +178,8 @@ class Asked:
         return "" if right else f"not an error of this protocol: {told}"
 
     def _fault_in_stream(self, text: str) -> str:
+        if self.kind == "chat" and not self.fields.get("logprobs") and "garbage" in text:
+            return f"garbage: {text[-1000:]!r}"
         *_before, last, empty = text.split("\n\n")
         if empty or not self.stream_wished:
             return f"it does not end with an event: {text[-300:]!r}"
