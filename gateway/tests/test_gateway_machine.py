@@ -258,6 +258,7 @@ class Gateway(RuleBasedStateMachine):
         assert not found, "\n".join(found)
         self.asked.clear()
         world.nothing_is_left()
+        world.calm_down()  # one that was told to crash may have done so since
 
     def teardown(self) -> None:
         self.calm()
