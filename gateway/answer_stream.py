@@ -179,7 +179,7 @@ class AnswerStream:
             return b""
         usage = None
         if self._meter.figures() is None and self._usage_asked:
-            usage = await counting.prompt_tokens(self._exchange), self._meter.delivered
+            usage = await counting.prompt_at_once(self._exchange), self._meter.delivered
         self._delivered.read()
         return resumption.ending(self._delivered.common, self._exchange.pool.view.name, reason, usage)
 
@@ -203,15 +203,11 @@ class AnswerStream:
         except GatewayError as refusal:
             logger.warning("nobody goes on with request %s: %s", exchange.request.request_id, refusal)
             return False
-        prompt = await counting.prompt_tokens(exchange)
+        # At once, so that whatever happens it is closed in the end.
+        self._response, self._content, self._first = response, response.content, first
+        self._half, self._lost = b"", None
+        prompt = await counting.prompt_at_once(exchange)
         self._joint = Joint(delivered, prompt, before, usage_asked=self._usage_asked)
-        self._response, self._content, self._first, self._half, self._lost = (
-            response,
-            response.content,
-            first,
-            b"",
-            None,
-        )
         return True
 
     async def _before_content(self) -> bytes:

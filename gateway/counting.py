@@ -191,6 +191,12 @@ async def told_before(exchange: Exchange) -> int | None:
     return None
 
 
+async def prompt_at_once(exchange: Exchange) -> int:
+    """For somebody who is in the middle of an answer: by an estimate, when no engine says it at once."""
+    told = await told_before(exchange)
+    return told if told is not None else _estimated_prompt(exchange)
+
+
 async def _ask(exchange: Exchange, path: str, body: bytes) -> dict[str, Any] | None:
     """Any replica can tell: they have the same tokenizer. Where one has died, another one or its successor is there soon."""
     end = monotonic() + PATIENCE_SECONDS
