@@ -123,15 +123,29 @@ class Outcome:
     truth: truth.Truth
     web_killed_at: list[float] = field(default_factory=list)
 
+    def prompt(self, mark: str) -> int:
+        """As the client sent it. Whoever goes on with an answer reads that, too, of which nobody pays."""
+        return next((one.prompt for one in self.truth.get(mark, []) if one.prompt), 0)
+
+    def was_gone_on_with(self, mark: str) -> bool:
+        return any(one.prompt > self.prompt(mark) for one in self.truth.get(mark, []))
+
     def cost_at_the_engine(self, mark: str) -> int:
-        """The most it can have cost: what the engines read and made for the attempt that answered."""
-        attempts = self.truth.get(mark, [])
+        """The most it can have cost: what the engines read and made for the attempt that answered, or one after the other."""
+        attempts, prompt = self.truth.get(mark, []), self.prompt(mark)
+        if self.was_gone_on_with(mark):
+            return PRICE * (prompt + sum(one.answer for one in attempts))
         return max((PRICE * (one.prompt + max(one.answer, one.made)) for one in attempts), default=0)
+
+    def cost_when_finished(self, asked: Asked) -> int:
+        """Where an engine died and another went on, some of what it wrote last never came, and was written again."""
+        if self.was_gone_on_with(asked.mark):
+            return PRICE * (self.prompt(asked.mark) + asked.tokens)
+        return self.cost_at_the_engine(asked.mark)
 
     def least_cost(self, asked: Asked) -> int:
         """For what the client was given."""
-        prompt = max((one.prompt for one in self.truth.get(asked.mark, [])), default=0)
-        return PRICE * (prompt + asked.tokens) if asked.tokens else 0
+        return PRICE * (self.prompt(asked.mark) + asked.tokens) if asked.tokens else 0
 
     def hit_by_a_kill(self, asked: Asked) -> bool:
         """The web server died while it ran, or so soon after that its settlement may not have been written."""
@@ -161,7 +175,7 @@ class Outcome:
             )
             + max(0, nameless - at_most),
             "finished answers charged otherwise than the engine counts": sum(
-                charged.get(one.request_id) != self.cost_at_the_engine(one.mark) for one in safe if one.finished
+                charged.get(one.request_id) != self.cost_when_finished(one) for one in safe if one.finished
             ),
             "answers of 5xx that were charged": sum(
                 charged.get(one.request_id, 0) > 0 for one in known if one.status >= 500
