@@ -175,8 +175,10 @@ class AnswerStream:
 
     async def _missing_end(self, reason: str) -> bytes:
         """The last events, where the replica was lost before them but after the answer."""
-        if self._delivered is None or self._meter.closed:
+        if self._meter.closed or self._exchange.endpoint.name not in resumption.SAY_DONE:
             return b""
+        if self._delivered is None:
+            return resumption.DONE + EVENT_END if self._meter.is_whole else b""
         usage = None
         if self._meter.figures() is None and self._usage_asked:
             usage = await counting.prompt_at_once(self._exchange), self._meter.delivered

@@ -30,6 +30,7 @@ MORE_THAN_TEXT = (
     "tools", "functions", "grammar", "logprobs", "top_logprobs", "n_probs", "return_tokens", "audio",
 )  # fmt: skip
 OWN_BEGINNING = ("add_generation_prompt", "continue_final_message", "prefill_assistant")
+SAY_DONE = frozenset({"chat.completions", "completions"})  # streams, when nothing more comes
 DATA, DONE, BEGUN = b"data:", b"data: [DONE]", b"data: {"
 
 

@@ -161,6 +161,11 @@ class StreamMeter:
         )
 
     @property
+    def is_whole(self) -> bool:
+        """Whether what passed last was the end of an event."""
+        return not self._rest
+
+    @property
     def closed(self) -> bool:
         """Whether nothing can follow any more."""
         return b"\ndata: [DONE]" in self._tail

@@ -31,7 +31,7 @@ from gateway.tests.test_killed_engines import KEY_AND_PROBLEMS
 from tests.running_service import put_prepared_files
 from tests.standin.broken import BROKEN
 
-MINUTES = float(os.environ.get("LLM_FUZZ_MINUTES") or 0.3)
+MINUTES = float(os.environ.get("LLM_FUZZ_MINUTES") or 0.05)
 SEED = int(os.environ.get("LLM_FUZZ_SEED") or 2271)
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300 + 120 * MINUTES)]
 

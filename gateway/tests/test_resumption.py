@@ -281,6 +281,8 @@ def test_an_answer_of_which_only_the_end_is_missing(service: Service) -> None:
     assert_one_whole_answer(answer, "".join(f"word{number} " for number in range(20)))
     assert answer.record()["resumed"] == 0
     standin.tell(chunks=8, cut_after=None, after_finish="cut")
+    answer = ask(service, "alpha", logprobs=True)  # which nobody could go on with
+    assert answer.text.endswith("data: [DONE]\n\n")
     for usage in (True, False):
         answer = ask(service, "alpha", stream_options={"include_usage": usage})
         assert answer.text.endswith("data: [DONE]\n\n")
