@@ -59,7 +59,8 @@ class ModelsDirectory:
             self.start()
         if not self._first_read.is_set():
             try:
-                await asyncio.wait_for(self._first_read.wait(), FIRST_READ_SECONDS)
+                async with asyncio.timeout(FIRST_READ_SECONDS):
+                    await self._first_read.wait()
             except TimeoutError:
                 raise errors.unavailable() from None
         return self.pools.get(self._names.get(name, name))
@@ -126,7 +127,8 @@ class ModelsDirectory:
                 pause = min(2 * pause, LONGEST_PAUSE)
             await asyncio.sleep(LEAST_PAUSE)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._news.wait(), pause)
+                async with asyncio.timeout(pause):
+                    await self._news.wait()
 
 
 _directories: dict[asyncio.AbstractEventLoop, ModelsDirectory] = {}

@@ -362,7 +362,8 @@ class ReplicaRunner:
         if self._asked:
             return
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
         self._wake.clear()
 
     async def _pause(self, seconds: float) -> None:

@@ -73,7 +73,8 @@ class Supervisor:
                 await self._step()
                 await asyncio.sleep(LEAST_PAUSE)
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._news.wait(), self.timing.look)
+                    async with asyncio.timeout(self.timing.look):
+                        await self._news.wait()
         finally:
             door.close()
             stopping.cancel()

@@ -82,6 +82,7 @@ class RedisLink:
 
     def __init__(self, url: str, timing: Timing, heartbeat: Callable[[], list[Call]]) -> None:
         self.away = False
+        self._closed = False
         self._url = url
         self._timing = timing
         self._heartbeat = heartbeat
@@ -96,7 +97,7 @@ class RedisLink:
 
     async def ask(self, call: Call, undo: Undo | None = None) -> list[Any]:
         """Raises RedisAway. ``undo`` gets the answer when nobody waits for it any more."""
-        if self.away:
+        if self.away or self._closed:
             raise RedisAway
         future: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
         self._put(_Item(call, future, undo))
@@ -114,10 +115,14 @@ class RedisLink:
             self._put(_Item(call))
 
     async def aclose(self) -> None:
+        """Whoever still asks gets RedisAway."""
+        self._closed = True
         if self._worker is not None:
             self._worker.cancel()
             with suppress(asyncio.CancelledError):
                 await self._worker
+        for item in self._queue:
+            item.refuse()
         if self._client is not None:
             await self._client.aclose()
 
@@ -131,7 +136,9 @@ class RedisLink:
 
     # -- the task ----------------------------------------------------------------------------------------------------------
     async def _work(self) -> None:
-        while True:
+        # Cancelling is not enough to end it: redis-py sends with asyncio.wait_for, which before Python 3.12 swallows a
+        # cancellation that comes in the moment in which all is sent (python/cpython#86296).
+        while not self._closed:
             await self._pause()
             try:
                 await self._round()

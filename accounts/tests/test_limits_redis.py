@@ -299,6 +299,28 @@ async def test_an_address_that_is_none_is_told_without_its_password(caplog: pyte
     await limiter.aclose()
 
 
+# -- the end -------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("steps", range(12))
+async def test_it_ends_at_whatever_moment_it_is_told_to(redis: RedisServer, steps: int) -> None:
+    """That a cancellation can get lost on its way is Python's, see RedisLink."""
+    limiter = RedisLimiter(redis.url, PATIENT)
+    await limiter.renew()
+    asked = asyncio.create_task(limiter.admit([Limit("key:1", requests=1)], "asked", 0))
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    _done, open_still = await asyncio.wait({asyncio.create_task(limiter.aclose()), asked}, timeout=10)
+    assert not open_still
+    assert (await asked).headers()
+
+
+async def test_what_has_ended_counts_alone(redis: RedisServer) -> None:
+    limiter = RedisLimiter(redis.url, PATIENT)
+    await limiter.renew()
+    await limiter.aclose()
+    assert await admitted(limiter, Limit("key:1", requests=2), "late", 5) == 2
+    limiter.finished("late-0", 0)
+
+
 # -- the rest ------------------------------------------------------------------------------------------------------------
 async def test_without_a_limit_redis_is_not_asked(redis: RedisServer, caplog: pytest.LogCaptureFixture) -> None:
     limiter = RedisLimiter(redis.url, QUICK)

@@ -49,7 +49,8 @@ class Worker:
             while not stop.is_set():
                 await self._look()
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(stop.wait(), LOOK)
+                    async with asyncio.timeout(LOOK):
+                        await stop.wait()
         finally:
             await self._close()
 
