@@ -81,6 +81,7 @@ class Caller:
     group_models: frozenset[str] | None = None  # those the group gets to see
     limits: tuple[Limit, ...] = ()
     priority: PriorityName = "interactive"  # of the key; whoever logged in sits there and waits
+    weight: int = 1  # of the group: its members get so many times as much as others while all wait
 
     @property
     def tenant(self) -> int:
@@ -112,6 +113,7 @@ def caller_of(user: User) -> Caller:
         group_id=user.group_id,
         group_models=models_shown_to(user),
         limits=_limits_of(user),
+        weight=user.group.queue_weight if user.group is not None else 1,
     )
 
 

@@ -28,6 +28,7 @@ FIELDS = (
     "member_requests_per_minute",
     "member_tokens_per_minute",
     "member_concurrent_requests",
+    "queue_weight",
 )
 
 

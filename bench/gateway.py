@@ -4,9 +4,11 @@
     python bench/gateway.py --accounting [--rounds 5] [--seconds 5]
 
 One run measures each way to the same stand-in upstream: direct, through nginx (as a streaming proxy, if installed), through
-us (a real web server process with sign-in, hold, fair queue, settlement and usage record on SQLite), and through LiteLLM's
-proxy without its database. Absolute figures belong to the machine; the ratios are what counts. Everything runs in a
-temporary folder. ``wrk`` generates the load where it is installed, else a slower generator of our own.
+us (a real web server process with sign-in, hold, fair queue, settlement and usage record on SQLite), through us without
+accounting ("free"), through a proxy of a few lines on the same web server ("bare": what Daphne and Python cost by
+themselves), and through LiteLLM's proxy without its database. With uvicorn installed, us and the bare proxy on that as well.
+Absolute figures belong to the machine; the ratios are what counts. Everything runs in a temporary folder. ``wrk`` generates
+the load where it is installed, else a slower generator of our own.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import importlib.util
 import json
 import os
 import shutil
@@ -156,6 +159,26 @@ def through_us(folder: Path, upstream: int, server: str, name: str = "ours") -> 
         yield way
 
 
+def uvicorn_options() -> str:
+    """Arguments to Python: the documented way to run us on it."""
+    return "-m uvicorn llmplatform.asgi:application --host 127.0.0.1 --port {port} --lifespan off --no-access-log"
+
+
+@contextlib.contextmanager
+def through_bare(folder: Path, upstream: int, server: str) -> Iterator[Way]:
+    way = Way(f"bare, {server}", free_port())
+    home = folder / f"home-bare-{server}"
+    home.mkdir()
+    (home / ".env").write_text("ALLOWED_HOSTS=127.0.0.1\n")
+    script = str(ROOT / "bench" / "bare_proxy.py")
+    with process(
+        [sys.executable, script, server, str(way.port), str(upstream)],
+        folder / f"{server}.log",
+        {**os.environ, "LLM_HOME": str(home)},
+    ):
+        yield way
+
+
 @contextlib.contextmanager
 def through_litellm(folder: Path, upstream: int, venv: Path) -> Iterator[Way]:
     way = Way("LiteLLM", free_port())
@@ -295,13 +318,13 @@ def accounting(folder: Path, upstream: int, options: argparse.Namespace) -> None
 def table(ways: list[Way]) -> None:
     titles = [f"{kind} c={clients}" for kind, clients in CASES]
     print(
-        f"{'answers/s':<10}"
+        f"{'answers/s':<14}"
         + "".join(f"{title:>14}" for title in titles)
         + f"{'first byte, c=1: short':>26}{'stream':>10}"
     )
     for way in ways:
         rates = "".join(f"{way.rates[case]:>14.0f}" for case in CASES)
-        print(f"{way.name:<10}{rates}{way.first_byte_ms['short']:>23.2f} ms{way.first_byte_ms['stream']:>7.2f} ms")
+        print(f"{way.name:<14}{rates}{way.first_byte_ms['short']:>23.2f} ms{way.first_byte_ms['stream']:>7.2f} ms")
 
 
 def ratios(ways: list[Way]) -> None:
@@ -313,7 +336,7 @@ def ratios(ways: list[Way]) -> None:
         if other is ours:
             continue
         parts = [f"{kind} c={c}: {ours.rates[kind, c] / other.rates[kind, c]:.2f}" for kind, c in CASES]
-        print(f"ours / {other.name:<8} " + "   ".join(parts))
+        print(f"ours / {other.name:<14} " + "   ".join(parts))
     if "direct" in by_name:
         for kind in ("short", "stream"):
             added = ours.first_byte_ms[kind] - by_name["direct"].first_byte_ms[kind]
@@ -325,7 +348,11 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=5, help="per measurement")
     parser.add_argument("--litellm", type=Path, help="folder of a virtual environment with litellm[proxy]")
     parser.add_argument("--server", default="manage.py web", help="arguments to Python; {port} is filled in")
-    parser.add_argument("--only", default="direct,nginx,ours,litellm", help="which ways, with commas between")
+    parser.add_argument(
+        "--only",
+        default="direct,nginx,ours,free,bare,uvicorn,bare-uvicorn,litellm",
+        help="which ways, with commas between",
+    )
     parser.add_argument("--accounting", action="store_true", help="only: what holds, settlements and records cost us")
     parser.add_argument("--rounds", type=int, default=5, help="of --accounting")
     options = parser.parse_args()
@@ -342,9 +369,19 @@ def main() -> None:
             "direct": lambda: contextlib.nullcontext(Way("direct", upstream)),
             "nginx": lambda: through_nginx(folder, upstream),
             "ours": lambda: through_us(folder, upstream, options.server),
+            "free": lambda: through_us(folder, upstream, "bench/web_without_accounting.py", "ours, free"),
+            "bare": lambda: through_bare(folder, upstream, "daphne"),
+            "uvicorn": lambda: through_us(folder, upstream, uvicorn_options(), "ours, uvicorn"),
+            "bare-uvicorn": lambda: through_bare(folder, upstream, "uvicorn"),
             "litellm": lambda: through_litellm(folder, upstream, options.litellm),
         }
-        found = {"nginx": shutil.which("nginx"), "litellm": options.litellm}
+        uvicorn = importlib.util.find_spec("uvicorn")
+        found = {
+            "nginx": shutil.which("nginx"),
+            "litellm": options.litellm,
+            "uvicorn": uvicorn,
+            "bare-uvicorn": uvicorn,
+        }
         ways = []
         for name in options.only.split(","):
             if found.get(name, True):

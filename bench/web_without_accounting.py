@@ -18,7 +18,7 @@ django.setup()
 from django.core.management import execute_from_command_line  # noqa: E402
 
 from accounts.quota import Held, HoldRequest, Settlement  # noqa: E402
-from gateway import inference  # noqa: E402
+from gateway import exchange  # noqa: E402
 
 
 class NoBilling:
@@ -29,6 +29,6 @@ class NoBilling:
         pass
 
 
-inference.billing = NoBilling()  # type: ignore[assignment]
-inference.Exchange.note = lambda self, prompt=0: None  # type: ignore[method-assign]
+exchange.billing = NoBilling()  # type: ignore[assignment]
+exchange.Exchange.note = lambda self, prompt=0: None  # type: ignore[method-assign]
 execute_from_command_line(["manage.py", "web"])

@@ -50,11 +50,11 @@ class Recent:
 class Member:
     """``began``: when each of its slots that are taken was; ``promised``: requests that wait for it and for no other;
     ``memory``: by what its cache is known; ``readings``: prompts that it has to read yet, as far as is known, in that order;
-    ``elsewhere``: slots that others than this fleet have taken."""
+    ``elsewhere``: slots that others than this fleet have taken; ``seen_at``: until when the figures are told."""
 
     __slots__ = (
-        "_at", "began", "busy_seconds", "elsewhere", "id", "is_open", "memory", "promised", "read", "reading_seconds",
-        "readings", "score", "slots", "speeds",
+        "began", "busy_seconds", "elsewhere", "id", "is_open", "memory", "promised", "read", "reading_seconds", "readings",
+        "score", "seen_at", "slots", "speeds",
     )  # fmt: skip
 
     def __init__(self, number: int, slots: int, memory: int, speeds: Speeds) -> None:
@@ -70,7 +70,7 @@ class Member:
         self.read = Recent()
         # Seconds of all its slots together that they were taken, and in which it read; differences are what counts.
         self.busy_seconds = self.reading_seconds = 0.0
-        self._at = 0.0
+        self.seen_at = 0.0
         self.score: float | None = None  # in the order of the quickest; none: not in it
 
     @property
@@ -84,11 +84,11 @@ class Member:
     def unread(self, now: float) -> float:
         """Tokens."""
         left = sum([reading.tokens for reading in self.readings])
-        return max(left - self.speeds.reading * (now - self._at), 0.0) if left else 0.0
+        return max(left - self.speeds.reading * (now - self.seen_at), 0.0) if left else 0.0
 
     def advance(self, now: float) -> None:
         """Prompts are read one after the other."""
-        passed, self._at = now - self._at, now
+        passed, self.seen_at = now - self.seen_at, now
         self.busy_seconds += len(self.began) * passed
         speed = self.speeds.reading
         able = passed * speed
@@ -297,7 +297,7 @@ class Fleet:
         return member.is_free and member.is_open and self.members.get(member.id) is member
 
     def _into_order(self, member: Member) -> None:
-        member.score = seconds(self._candidate(member, 0.0, 0.0), self._typical)
+        member.score = seconds(self._candidate(member, 0.0, member.seen_at), self._typical)
         insort(self._order, (member.score, member.id))
 
     def _out_of_order(self, member: Member) -> None:

@@ -79,7 +79,7 @@ class Prefixes:
     def matches(self, prompt: Prompt, also: Iterable[int] = ()) -> dict[int, int]:
         """Bytes of the prompt by replica, of those who have most of it and of those named in ``also``."""
         found: dict[int, int] = {}
-        wanted = [replica for replica in also if replica not in found]
+        wanted = list(also)
         for place in range(len(prompt.hashes) - 1, -1, -1):
             digest = prompt.hashes[place]
             young, old = self._young.get(digest), self._old.get(digest)

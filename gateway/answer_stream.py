@@ -15,6 +15,7 @@ from gateway.errors import GatewayError
 from gateway.resumption import Delivered, Joint
 from gateway.upstream import ReplicaFailed
 from gateway.usage import EVENT_END, PROGRESS, StreamMeter
+from gateway.whole_events import WholeEvents, until_failure
 
 if TYPE_CHECKING:
     from gateway.exchange import Exchange
@@ -32,17 +33,17 @@ def _is_content(event: bytes) -> bool:
 
 
 class AnswerStream:
-    """The bytes as they come.
+    """Its events as they come, each whole, with the bytes that the engine wrote.
 
     While nothing but progress events ("so much of the prompt was read") and pings has come, another replica may take over:
     the client then hears of progress from the beginning again, and the answer follows as if nothing had happened.
-    Later another one goes on where the answer was broken off, if such an answer can be gone on with (``resumption``): of those
-    only whole events are passed on. Else, or when that fails too, it ends with an error event in the client's protocol.
+    Later another one goes on where the answer was broken off, if such an answer can be gone on with (``resumption``).
+    Else, or when that fails too, it ends with an error event in the client's protocol.
     """
 
     __slots__ = (
-        "_content", "_delivered", "_done", "_exchange", "_first", "_half", "_joint", "_lost", "_meter", "_reading_prompt",
-        "_response",
+        "_awaited", "_content", "_delivered", "_done", "_events", "_exchange", "_first", "_joint", "_lost", "_meter",
+        "_reading_prompt", "_response",
     )  # fmt: skip
 
     def __init__(self, exchange: Exchange, response: aiohttp.ClientResponse, first: bytes) -> None:
@@ -54,8 +55,9 @@ class AnswerStream:
         may_go_on = resumption.is_possible(endpoint, exchange.request.body, plan)
         self._delivered = Delivered() if may_go_on else None
         self._joint: Joint | None = None
-        self._half = b""  # of an event
-        self._lost: ReplicaFailed | None = None  # what the engine said of its failure
+        self._awaited = False  # the first event of whoever goes on
+        self._events = WholeEvents()
+        self._lost: GatewayError | ReplicaFailed | None = None  # what the engine said of its failure
         self._take_over(response, first)
 
     def _take_over(self, response: aiohttp.ClientResponse, first: bytes) -> None:
@@ -88,12 +90,13 @@ class AnswerStream:
         while not self._done:
             try:
                 chunk = await self._read()
+                events = self._whole(chunk)
             except (*UNREADABLE, ReplicaFailed) as error:
                 told = await self._at_end(error)
             except GatewayError as error:
                 told = self._ended_with(error)
             else:
-                told = self._passed_on(chunk) if chunk else await self._at_end(EOFError("the answer has no end"))
+                told = self._passed_on(events) if chunk else await self._at_end(EOFError("the answer has no end"))
             if told:
                 return told
         raise StopAsyncIteration
@@ -111,44 +114,27 @@ class AnswerStream:
             return chunk
         return await self._content.readany()
 
-    def _passed_on(self, chunk: bytes) -> bytes:
-        if self._delivered is not None:
-            chunk = self._whole_events(chunk)
-            if self._delivered is not None:
-                self._delivered.add(chunk)
-        if chunk:
-            self._meter.feed(chunk)
-            self._exchange.delivers(self._meter.delivered)
-        return chunk
-
-    def _whole_events(self, chunk: bytes) -> bytes:
-        """Up to the one in which the engine says that it failed, or what is none, if so."""
-        if self._joint is not None:
+    def _whole(self, chunk: bytes) -> bytes:
+        if self._joint is None:
+            return self._events.feed(chunk)
+        try:
             events = self._joint.fit(chunk)
-            if events:
-                self._exchange.answers()
-        elif not self._half and chunk.endswith(EVENT_END):
-            events = chunk
-        else:
-            events, end, self._half = (self._half + chunk).rpartition(EVENT_END)
-            events += end
-        if upstream.TOLD_ERROR in events or not resumption.are_events(events):
-            return self._until_failure(events)
-        if len(self._half) > resumption.LONGEST_EVENT:
-            events, self._half, self._delivered = events + self._half, b"", None
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ReplicaFailed("an event of another form") from error
+        if events and self._awaited:
+            self._awaited = False
+            self._exchange.answers()
+            upstream.expect_bytes_soon(self._response)
         return events
 
-    def _until_failure(self, events: bytes) -> bytes:
-        before = b""
-        for event in events.split(EVENT_END):
-            error = upstream.error_told(event)
-            if error is None and not resumption.is_event(event):
-                error = ReplicaFailed("what is no event")
-            if isinstance(error, ReplicaFailed):
-                self._lost = error
-                break
-            before += event + EVENT_END if event else b""
-        return before
+    def _passed_on(self, events: bytes) -> bytes:
+        events, self._lost = until_failure(events)
+        if events:
+            if self._delivered is not None:
+                self._delivered.add(events)
+            self._meter.feed(events)
+            self._exchange.delivers(self._meter.delivered)
+        return events
 
     async def _at_end(self, error: Exception) -> bytes:
         """Nothing more comes from this replica: what is passed on instead, if anything."""
@@ -156,9 +142,6 @@ class AnswerStream:
             rest = await self._missing_end("")
             self._end(Outcome.COMPLETED)
             return rest
-        if self._meter.told_error:
-            self._end(Outcome.FAILED)
-            return b""
         exchange = self._exchange
         if self._delivered is not None and self._meter.delivered >= exchange.most_tokens:
             rest = await self._missing_end("length")
@@ -166,19 +149,19 @@ class AnswerStream:
             self._end(Outcome.COMPLETED)
             return rest
         logger.warning("%s broke off request %s: %r", exchange.replica_label, exchange.request.request_id, error)
+        exchange.replica_broke_off(error)
         return b"" if await self._goes_on() else self._ended_with(errors.upstream_error())
 
     def _ended_with(self, error: GatewayError) -> bytes:
         self._end(Outcome.FAILED)
-        # An empty line first: the replica may have died in the middle of an event.
-        return EVENT_END + errors.as_event(error, self._exchange.endpoint.protocol)
+        return errors.as_event(error, self._exchange.endpoint.protocol)
 
     async def _missing_end(self, reason: str) -> bytes:
         """The last events, where the replica was lost before them but after the answer."""
         if self._meter.closed or self._exchange.endpoint.name not in resumption.SAY_DONE:
             return b""
         if self._delivered is None:
-            return resumption.DONE + EVENT_END if self._meter.is_whole else b""
+            return resumption.DONE + EVENT_END
         usage = None
         if self._meter.figures() is None and self._usage_asked:
             usage = await counting.prompt_at_once(self._exchange), self._meter.delivered
@@ -207,7 +190,7 @@ class AnswerStream:
             return False
         # At once, so that whatever happens it is closed in the end.
         self._response, self._content, self._first = response, response.content, first
-        self._half, self._lost = b"", None
+        self._events, self._lost, self._awaited = WholeEvents(), None, True
         prompt = await counting.prompt_at_once(exchange)
         self._joint = Joint(delivered, prompt, before, usage_asked=self._usage_asked)
         return True
@@ -285,4 +268,4 @@ class AnswerStream:
 
     async def aclose(self) -> None:
         """The reader has gone. After the end this does nothing."""
-        self._end(Outcome.FAILED if self._meter.told_error or ending.has_begun() else Outcome.CANCELLED)
+        self._end(Outcome.FAILED if self._lost is not None or ending.has_begun() else Outcome.CANCELLED)

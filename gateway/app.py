@@ -79,7 +79,12 @@ class Inference(Handler):
         caller = await incoming.caller("inference")
         raw = await incoming.body()
         request = InferenceRequest(
-            self._endpoint.name, bodies.parse(raw), caller, request_id=incoming.request_id, raw=raw
+            self._endpoint.name,
+            bodies.parse(raw),
+            caller,
+            request_id=incoming.request_id,
+            raw=raw,
+            early=incoming.early,
         )
         streams = self._endpoint.generates and request.body.get("stream") is True
         if streams:
@@ -103,7 +108,7 @@ class Native(Handler):
         chat = NativeChat.read(name, bodies.parse(await incoming.body()), caller, incoming.request_id)
         if chat.fields["stream"]:
             chat.on_queue = incoming.tell_waiting
-        chat.deadline = incoming.deadline(streams=chat.fields["stream"])
+        chat.deadline, chat.early = incoming.deadline(streams=chat.fields["stream"]), incoming.early
         await while_connected(incoming.receive, self._forward(incoming, chat))
 
     async def _forward(self, incoming: Incoming, chat: NativeChat) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 FIRST_REST = 1.0  # seconds, doubled with each failure that follows
 LONGEST_REST = 60.0
 RETRIES_SHARE = 0.1  # of all requests
@@ -18,16 +20,18 @@ class Breaker:
         self._failures = 0
         self._until = 0.0
 
-    def rests(self, now: float, busy: int) -> bool:
-        """Whether it gets no request, ``busy`` of which it has."""
-        return self._failures > 0 and (now < self._until or busy > 0)
+    def rests(self, now: float, began: Iterable[float]) -> bool:
+        """Whether it gets no request; ``began``: when those did that it has. One that did since it rested tries it."""
+        return self._failures > 0 and (now < self._until or any(moment >= self._until for moment in began))
 
     def failed(self, now: float) -> None:
+        if now < self._until:  # all that were under way fail together: that is one failure
+            return
         self._until = now + min(FIRST_REST * 2**self._failures, LONGEST_REST)
         self._failures = min(self._failures + 1, 10)
 
     def succeeded(self) -> None:
-        self._failures = 0
+        self._failures, self._until = 0, 0.0
 
 
 class RetryBudget:

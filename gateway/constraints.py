@@ -28,8 +28,13 @@ MOST_PATTERN = 16 * 1024
 CHOICES = ("properties", "enum", "anyOf", "oneOf")
 COUNTS, LENGTHS = ("minItems", "maxItems"), ("minLength", "maxLength")
 REPEATING = frozenset({*COUNTS, *LENGTHS, "pattern"})
-REPETITION = re.compile(r"\{\s*(\d*)\s*,?\s*(\d*)\s*\}")
+# What may stand in braces, told from braces in texts, classes and comments. Each begins differently, and nothing is tried twice:
+# one of these runs over megabytes of anything in no time.
+IN_GRAMMAR = re.compile(r'"(?:[^"\\]|\\.)*+"?|\[(?:[^\]\\]|\\.)*+\]?|#[^\r\n]*+|\{((?:#[^\r\n]*+|[^}#])*+)', re.DOTALL)
+IN_PATTERN = re.compile(r"\\.|\[(?:[^\]\\]|\\.)*+\]?|\{([^}]*+)", re.DOTALL)
+COMMENT, DIGITS = re.compile(r"#[^\r\n]*+"), re.compile(r"\d++")
 LONGEST_NUMBER = 9  # digits; more are a very large number
+LONGEST_PLACE, LONGEST_KEY = 300, 40  # characters of where something is wrong
 TYPES = frozenset({"string", "number", "integer", "boolean", "null", "array", "object"})
 KEYWORDS: dict[str, type] = {
     **dict.fromkeys(("properties", "$defs", "definitions"), dict),
@@ -59,16 +64,19 @@ def _check_grammar(grammar: Any) -> None:
     if len(grammar.encode("utf-8", "surrogatepass")) > MOST_GRAMMAR_BYTES:
         template = _("“%(name)s” is longer than %(most)d bytes.")
         raise errors.invalid(template, GRAMMAR, name=GRAMMAR, most=MOST_GRAMMAR_BYTES)
-    if _repetitions(grammar) > MOST_REPETITIONS:
+    if _repetitions(grammar, IN_GRAMMAR) > MOST_REPETITIONS:
         raise _too_many_repetitions(GRAMMAR)
 
 
-def _repetitions(text: str) -> int:
-    return sum(max(_number(low), _number(high)) for low, high in REPETITION.findall(text))
+def _repetitions(text: str, tokens: re.Pattern[str]) -> int:
+    """The largest number in each pair of braces, whatever else stands there: engines pass over blanks, comments, leading zeros
+    and some letters."""
+    braces = (COMMENT.sub("", found) for found in tokens.findall(text) if found)
+    return sum(max(map(_number, DIGITS.findall(inner)), default=0) for inner in braces)
 
 
 def _number(digits: str) -> int:
-    return int(digits[:LONGEST_NUMBER] or 0)
+    return int(digits.lstrip("0")[:LONGEST_NUMBER] or 0)
 
 
 def _too_many_repetitions(name: str) -> errors.GatewayError:
@@ -104,7 +112,8 @@ def _add(found: _Size, part: dict[str, Any]) -> None:
     found.lengths += _sum(part, LENGTHS, LENGTH_CLIP)
     if isinstance(pattern := part.get("pattern"), str):
         found.patterns += len(pattern)
-        found.repetitions += _repetitions(pattern)
+        if found.patterns <= MOST_PATTERN:
+            found.repetitions += _repetitions(pattern, IN_PATTERN)
 
 
 def _sum(part: dict[str, Any], names: tuple[str, ...], clip: int) -> int:
@@ -123,26 +132,39 @@ def _check_size(name: str, size: _Size, most_choices: int | None) -> None:
 
 
 # -- what an engine would silently leave out -------------------------------------------------------------------------
+Place = (
+    tuple[Any, str | int] | None
+)  # the place around it, and what it is called there; a text for each would take too much
+
+
 def _not_a_schema(schema: Any) -> str | None:
     """Where it is none, as a JSON pointer. The engine then answers as if no schema had been given, and says nothing."""
-    pending: list[tuple[str, Any]] = [("#", schema)]
+    pending: list[tuple[Place, Any]] = [(None, schema)]
     while pending:
         place, part = pending.pop()
-        if isinstance(part, bool) and place != "#":
+        if isinstance(part, bool) and place is not None:
             continue
         if not isinstance(part, dict):
-            return place
+            return _pointer(place)
         if (wrong := _wrong_keyword(part)) is not None:
-            return f"{place}/{wrong}"
+            return _pointer((place, wrong))
         for name in ("properties", "$defs", "definitions"):
-            pending += [(f"{place}/{name}/{key}", value) for key, value in part.get(name, {}).items()]
+            pending += [(((place, name), key), value) for key, value in part.get(name, {}).items()]
         for name in ("anyOf", "oneOf", "allOf", "prefixItems"):
-            pending += [(f"{place}/{name}/{number}", value) for number, value in enumerate(part.get(name, []))]
+            pending += [(((place, name), number), value) for number, value in enumerate(part.get(name, []))]
         if isinstance(items := part.get("items"), list):
-            pending += [(f"{place}/items/{number}", value) for number, value in enumerate(items)]
+            pending += [(((place, "items"), number), value) for number, value in enumerate(items)]
         elif items is not None:
-            pending.append((f"{place}/items", items))
+            pending.append(((place, "items"), items))
     return None
+
+
+def _pointer(place: Place) -> str:
+    parts: list[str] = []
+    while place is not None:
+        place, part = place
+        parts.append(str(part)[:LONGEST_KEY])
+    return "/".join(["#", *reversed(parts)])[:LONGEST_PLACE]
 
 
 def _wrong_keyword(schema: dict[str, Any]) -> str | None:

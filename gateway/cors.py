@@ -14,6 +14,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from accounts.models import new_request_id
 from llmplatform.lib.origins import ANY
 
 METHODS = ("GET", "POST", "OPTIONS")
@@ -61,6 +62,7 @@ class CrossOrigin(CORSMiddleware):
         decided = super().preflight_response(request_headers)
         unwanted = {"content-length", "content-type"}
         headers = {name: value for name, value in decided.headers.items() if name not in unwanted}
+        headers["x-request-id"] = new_request_id()
         return Response(status_code=204, headers=headers)
 
     def headers_for(self, origin: str) -> dict[str, str]:

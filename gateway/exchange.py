@@ -40,14 +40,15 @@ from gateway.endpoints import Endpoint
 from gateway.errors import GatewayError
 from gateway.places import Place
 from gateway.resumption import Delivered
-from gateway.slots import Lease, ModelPool, OnQueue, SlotRequest
+from gateway.slots import Lease, ModelPool, OnQueue, SlotRequest, Standing
 from gateway.upstream import ReplicaFailed
 from gateway.usage import StreamMeter, TokenCount, read_figures
 
 logger = logging.getLogger(__name__)
 Outcome = UsageRecord.Outcome
 
-ATTEMPTS = 2
+# Replicas that are asked. No more, though there may be: what ends one engine after the other is a request now and then.
+ATTEMPTS = 3
 NOTHING = TokenCount()
 # Seconds after which the prompt of an answer that still streams is counted, for the case that we are killed. Short ones, which a
 # fast model has many of, never get there.
@@ -67,6 +68,8 @@ class InferenceRequest:
     raw: bytes | None = None
     on_queue: OnQueue | None = None
     deadline: float | None = None  # (monotonic) the client does not wait longer for the answer to begin
+    # Headers of the answer that are known before it begins, for a client that is told that it waits.
+    early: dict[str, str] = field(default_factory=dict)
     arrived: float = field(default_factory=monotonic)
 
 
@@ -94,7 +97,7 @@ class Answer:
 def slot_request(request: InferenceRequest, raw: bytes, cost: int = 1) -> SlotRequest:
     """The caller decides for whom and how urgent it is, no header does."""
     caller = request.caller
-    return SlotRequest(caller.tenant, cost, len(raw), caller.priority, request.deadline)
+    return SlotRequest(caller.tenant, cost, len(raw), caller.priority, request.deadline, weight=caller.weight)
 
 
 def longest_context(pool: ModelPool) -> int | None:
@@ -109,8 +112,9 @@ class Exchange:
 
     __slots__ = (
         "_arrived_at", "_continuation", "_delivered", "_failed", "_first_content", "_limit", "_note", "_noting",
-        "_patient_until", "_prompt", "_queued_until", "_raw", "_sent", "_settled", "_uncut", "_wanted", "endpoint",
-        "lease", "place", "plan", "pool", "price", "prompt_bound", "replica_label", "request", "resumed",
+        "_patient_until", "_prompt", "_queued_seconds", "_sent", "_settled", "_standing", "_taken_at", "_uncut",
+        "_wanted", "endpoint", "lease", "place", "plan", "pool", "price", "prompt_bound", "raw", "replica_label", "request",
+        "resumed",
     )  # fmt: skip
 
     def __init__(
@@ -125,7 +129,9 @@ class Exchange:
         self.lease: Lease | None = None
         self.replica_label = ""
         self._arrived_at: datetime = timezone.now()
-        self._queued_until: float | None = None
+        self._queued_seconds = 0.0  # before its first content
+        self._standing: Standing | None = None  # when it first joined the line
+        self._taken_at: float | None = None  # the slot that its first content came from
         self._sent: float | None = None
         self._first_content: float | None = None
         self._failed: frozenset[int] = frozenset()
@@ -134,7 +140,7 @@ class Exchange:
         self._delivered = 0
         self._noting: asyncio.TimerHandle | None = None
         self._settled = False
-        self._raw = b""
+        self.raw = b""  # what is sent to the first replica
         self._prompt: Prompt | None = None
         self._continuation: Continuation | None = None
         self._patient_until = 0.0  # replicas that cannot be reached are tried again
@@ -183,7 +189,9 @@ class Exchange:
         self._limit = held.max_tokens // self.plan.answers
         if self.endpoint.generates and not self._limit:
             raise errors.insufficient_quota()
-        self._raw = bodies.with_limit(self.endpoint, self.request.body, self.request.raw, self.plan, self._limit)
+        if self._limit < self._wanted:
+            self.request.early["x-max-tokens"] = str(self._limit)
+        self.raw = bodies.with_limit(self.endpoint, self.request.body, self.request.raw, self.plan, self._limit)
 
     async def _refuse_if_too_long(self) -> None:
         """Where it would wait, it hears so first: engines count without a slot. Else the engine says so before it reads."""
@@ -204,32 +212,46 @@ class Exchange:
         """The next replica's answer: its head and first bytes, or the whole where it is no stream. Keeps the slot then."""
         while True:
             self._sent = None
-            lease = await self.pool.take(self._slot_request(), self.request.on_queue)
-            self.lease, self.replica_label = lease, lease.replica.label
+            lease = await self._slot()
             self._sent = monotonic()
-            if self._first_content is None:
-                self._queued_until = self._sent
             try:
                 async with asyncio.timeout(settings.ANSWER_SECONDS):
                     return await self._ask(lease)
             except ReplicaFailed as error:
                 self.replica_failed(error)
             except TimeoutError:
-                lease.release()
+                self._left_to_itself(lease)
                 raise errors.took_too_long(settings.ANSWER_SECONDS) from None
             except asyncio.CancelledError:
-                leaving.release_when_idle(lease)
+                self._left_to_itself(lease)
                 raise
             except BaseException:
                 lease.release()
                 raise
+
+    def _left_to_itself(self, lease: Lease) -> None:
+        """Its engine reads on."""
+        leaving.release_when_idle(lease)
+        self.lease = None
+
+    async def _slot(self) -> Lease:
+        began = monotonic()
+        try:
+            lease = await self.pool.take(self._slot_request(), self.request.on_queue)
+        finally:
+            if self._first_content is None:
+                self._taken_at = monotonic()
+                self._queued_seconds += self._taken_at - began
+        self.lease, self.replica_label = lease, lease.replica.label
+        self._standing = self._standing or lease.standing
+        return lease
 
     def _slot_request(self) -> SlotRequest:
         expectation, answers = self.pool.expectation, self.plan.answers
         if self._prompt is None:
             self._prompt = prompts.chain(self.endpoint, self.request.body)
         likely = self.plan.likely_read(longest_context(self.pool))
-        wanted = slot_request(self.request, self._raw, expectation.cost(likely, self._limit, answers))
+        wanted = slot_request(self.request, self.raw, expectation.cost(likely, self._limit, answers))
         return replace(
             wanted,
             prompt=self._prompt,
@@ -253,23 +275,26 @@ class Exchange:
             raise errors.upstream_error()
         metrics.RETRIES.labels(self.pool.view.name).inc()
 
-    async def resume(self, delivered: Delivered, tokens: int) -> tuple[aiohttp.ClientResponse, bytes]:
-        """After its replica was lost when it had answered so much, of so many tokens: what another one goes on with, or the same
-        one when it is back. Raises GatewayError."""
+    def replica_broke_off(self, error: Exception) -> None:
+        """After the first content. Whoever goes on takes a slot anew."""
         lease = self.lease
         assert lease is not None  # noqa: S101 - it was asked
-        self.pool.failed(lease.replica, unreachable=True)
+        self.pool.failed(lease.replica, unreachable=not isinstance(error, ReplicaFailed))
         lease.release()
+
+    async def resume(self, delivered: Delivered, tokens: int) -> tuple[aiohttp.ClientResponse, bytes]:
+        """After ``replica_broke_off``, when it had answered so much, of so many tokens: what another one goes on with, or the
+        same one when it is back. Raises GatewayError."""
         self.resumed += 1
         # Whoever has half an answer waits until somebody is there again.
-        self._failed, self._patient_until = frozenset(), monotonic() + self.pool.coming_wait
+        self._failed, self._patient_until = frozenset(), monotonic() + self.pool.queue_wait
         metrics.RESUMED.labels(self.pool.view.name).inc()
         left, pictures = self.most_tokens - tokens, self.plan.pictures.count > 0
         self._continuation = Continuation(self.endpoint, self.request.body, delivered, left, pictures)
         return await self.open()
 
     async def _ask(self, lease: Lease) -> tuple[aiohttp.ClientResponse, bytes]:
-        replica, path, raw = lease.replica.view, self.endpoint.upstream_path, self._raw
+        replica, path, raw = lease.replica.view, self.endpoint.upstream_path, self.raw
         if self._continuation is not None:
             path, raw = await self._continuation.request(replica)
         response = await upstream.open_answer(replica, path, raw)
@@ -318,7 +343,7 @@ class Exchange:
 
     @property
     def is_overdue(self) -> bool:
-        return self._queued_until is not None and monotonic() - self._queued_until > settings.ANSWER_SECONDS
+        return self._taken_at is not None and monotonic() - self._taken_at > settings.ANSWER_SECONDS
 
     @property
     def affordable(self) -> int | None:
@@ -342,12 +367,10 @@ class Exchange:
             "x-request-id": self.request.request_id,
             "x-replica": self.replica_label,
             "x-queue-ms": str(self.queue_ms),
-            **(self.lease.standing.headers if self.lease is not None else {}),
+            **(self._standing.headers if self._standing is not None else {}),
             "openai-processing-ms": str(round(1000 * (monotonic() - self.request.arrived))),
-            **self.place.headers,
+            **self.request.early,
         }
-        if self._limit < self._wanted:
-            headers["x-max-tokens"] = str(self._limit)
         if self.streams:
             headers["cache-control"] = "no-cache"
             headers["x-accel-buffering"] = "no"
@@ -356,13 +379,7 @@ class Exchange:
     # -- the bill -------------------------------------------------------------------------------------------------------
     @property
     def queue_ms(self) -> int:
-        until = self._queued_until if self._queued_until is not None else monotonic()
-        return round(1000 * (until - self.request.arrived))
-
-    @property
-    def raw(self) -> bytes:
-        """What was sent to the first replica."""
-        return self._raw
+        return round(1000 * self._queued_seconds)
 
     def settle(self, outcome: str, status: int, count: TokenCount) -> None:
         """The second call does nothing."""
@@ -418,7 +435,8 @@ class Exchange:
         count = read_figures(body)
         if self.plan.answers > 1 or count is None:
             # The engine's figures are those of one of the answers only.
-            counting.later(self, counting.of_answers(self, body, count or NOTHING), Outcome.COMPLETED)
+            told = count or NOTHING
+            counting.later(self, counting.of_answers(self, body, told), Outcome.COMPLETED, told.completion)
         else:
             self.settle_counted(Outcome.COMPLETED, 200, count)
 

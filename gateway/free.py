@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from time import monotonic
 
 import aiohttp
 
@@ -12,18 +13,32 @@ from gateway.routing import ReplicaSlots
 from gateway.slots import ModelPool, OnQueue, SlotRequest, Standing
 from gateway.upstream import ReplicaFailed
 
-ATTEMPTS = 2
+ATTEMPTS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class FreeAnswer:
+    """``waited``: seconds, for a replica; ``kind``: of the body."""
+
+    replica: ReplicaSlots
+    standing: Standing
+    waited: float
+    kind: str
+    body: bytes
 
 
 async def ask(
     pool: ModelPool, endpoint: Endpoint, raw: bytes, wanted: SlotRequest, on_queue: OnQueue | None
-) -> tuple[ReplicaSlots, Standing, str, bytes]:
-    """Who answered, after what wait, and what, with its type. Raises GatewayError."""
+) -> FreeAnswer:
+    """Raises GatewayError."""
     failed: frozenset[int] = frozenset()
+    first, waited = None, 0.0
     while True:
+        began = monotonic()
         replica, standing = await _replica_for(pool, replace(wanted, excluded=failed), on_queue)
+        first, waited = first or standing, waited + monotonic() - began
         try:
-            return replica, standing, *await _answer(replica, endpoint, raw)
+            return FreeAnswer(replica, first, waited, *await _answer(replica, endpoint, raw))
         except ReplicaFailed as error:
             if error.unreachable:
                 pool.failed(replica, unreachable=True)

@@ -56,7 +56,18 @@ class ClientGone(Exception):
 class Incoming:
     """One HTTP request: its headers by name, and ways to answer it."""
 
-    __slots__ = ("arrived", "headers", "receive", "request_id", "scope", "send", "standing", "started", "waits")
+    __slots__ = (
+        "arrived",
+        "early",
+        "headers",
+        "receive",
+        "request_id",
+        "scope",
+        "send",
+        "standing",
+        "started",
+        "waits",
+    )
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
         self.scope = scope
@@ -67,6 +78,7 @@ class Incoming:
         self.started = False  # the status is sent
         self.waits = False  # and nothing but that the request waits
         self.standing: Standing | None = None  # when it joined the line
+        self.early: dict[str, str] = {}  # headers of an answer that begins before there is one
         self.arrived = monotonic()
 
     # -- what came -------------------------------------------------------------------------------------------------------
@@ -178,7 +190,8 @@ class Incoming:
             if monotonic() - self.arrived < TELL_AFTER:
                 return False
             headers = {"content-type": "text/event-stream", "cache-control": "no-cache", "x-accel-buffering": "no"}
-            await self.send_head(200, {**headers, "x-request-id": self.request_id, **self.standing.headers}, None)
+            own = {"x-request-id": self.request_id, **self.standing.headers, **self.early}
+            await self.send_head(200, headers | own, None)
             self.waits = True
         what = b"loading the model" if loading else b"waiting for a slot"
         told = b": %b, position %d, about %d ms\n\n" % (what, position, estimate_ms)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from time import monotonic
 
 from gateway import bodies, dialect, free, metrics, resolving
 from gateway.bodies import Plan
@@ -35,15 +36,18 @@ async def infer(request: InferenceRequest) -> Answer:
     policies = [directory().policy(pool.view.name) for pool in pools]
     tokens = plan.likely_read(longest_context(asked)) + (plan.asked_tokens or 0) * plan.answers
     place = await Place.take(request.caller, policies, request.request_id, tokens)
+    request.early.update(place.headers)
     if trial is not None:
         # Whoever asked for the one model is not to suffer from a trial of the other.
         own = replace(request, request_id=request.request_id + TRIAL)
+        request.early["x-request-id"] = own.request_id  # for both: whoever waits first is told of
         try:
             with place.kept_after(GatewayError):
                 return await _infer(own, endpoint, replace(plan), trial, place)
         except GatewayError as error:
             logger.warning("%s gave no answer for %s: %s", trial.view.name, asked.view.name, error.code)
             metrics.RETRIES.labels(asked.view.name).inc()
+            request.early["x-request-id"] = request.request_id
     return await _infer(request, endpoint, plan, asked, place)
 
 
@@ -64,8 +68,14 @@ async def _infer(request: InferenceRequest, endpoint: Endpoint, plan: Plan, pool
 
 async def _ask_freely(request: InferenceRequest, endpoint: Endpoint, pool: ModelPool, place: Place) -> Answer:
     raw = request.raw if request.raw is not None else bodies.write(request.body)
-    replica, standing, kind, body = await free.ask(pool, endpoint, raw, slot_request(request, raw), request.on_queue)
-    headers = {"content-type": kind, "x-request-id": request.request_id, "x-replica": replica.label}
-    return Answer(
-        200, headers | standing.headers | place.headers, body=body, replica=replica.label, model=pool.view.name
-    )
+    found = await free.ask(pool, endpoint, raw, slot_request(request, raw), request.on_queue)
+    headers = {
+        "content-type": found.kind,
+        "x-request-id": request.request_id,
+        "x-replica": found.replica.label,
+        "x-queue-ms": str(round(1000 * found.waited)),
+        **found.standing.headers,
+        "openai-processing-ms": str(round(1000 * (monotonic() - request.arrived))),
+        **request.early,
+    }
+    return Answer(200, headers, body=found.body, replica=found.replica.label, model=pool.view.name)

@@ -44,10 +44,10 @@ def _pauses() -> Iterator[float]:
 
 
 async def _still_works(lease: Lease) -> bool:
-    """Whether the engine has as many requests as we think that it has, this one included."""
+    """Whether the engine has as many requests as we think that it has from all web processes, this one included."""
     replica = lease.replica
     try:
         under_way = await upstream.requests_under_way(replica.view) if replica.serves else None
     except TimeoutError:
         return True
-    return under_way is not None and under_way >= replica.busy
+    return under_way is not None and under_way >= replica.busy + replica.member.elsewhere

@@ -14,7 +14,7 @@ from typing import Any
 
 from django.utils.translation import gettext_lazy as _
 
-from gateway import errors
+from gateway import errors, pictures
 
 # What a part of a message is called, or a field of it. What an engine makes of a part without a type is its own affair.
 WORDS = re.compile(r"image|audio|video|media|multimodal|file|document")
@@ -39,8 +39,8 @@ NONE = Media()
 
 
 def check(body: Mapping[str, Any]) -> Media:
-    """What there is. Raises GatewayError when something is only an address."""
-    count = size = 0
+    """What there is. Raises GatewayError when something is only an address, nothing that an engine may unpack, or too large."""
+    count = size = pixels = 0
     for field in FIELDS:
         given = body.get(field)
         if not isinstance(given, list | dict):
@@ -57,6 +57,9 @@ def check(body: Mapping[str, Any]) -> Media:
                         ),
                         field,
                     )
+            pixels += sum(pictures.pixels(payload, field) for payload in pictures.payloads(part))
+            if pixels > pictures.MOST_PIXELS:
+                raise pictures.too_many(pixels, field)
     return Media(count, size) if count else NONE
 
 

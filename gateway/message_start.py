@@ -21,6 +21,8 @@ COUNT_SECONDS = 2.0
 
 def is_missing(first: bytes) -> bool:
     """Whether a stream with these first bytes is one without it."""
+    while first.startswith(b":"):  # a ping
+        first = first.partition(b"\n\n")[2]
     return first.startswith(SECOND_EVENT)
 
 

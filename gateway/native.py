@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from django.utils.translation import gettext_lazy as _
@@ -64,6 +64,7 @@ class NativeChat:
     request_id: str
     on_queue: OnQueue | None = None
     deadline: float | None = None
+    early: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def read(cls, model: str, body: dict[str, Any], caller: Caller, request_id: str) -> NativeChat:
@@ -84,6 +85,7 @@ class NativeChat:
                 request_id=self.request_id,
                 on_queue=self.on_queue,
                 deadline=self.deadline,
+                early=self.early,
             )
         )
         if stream and inner.stream is not None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from itertools import takewhile
 from typing import Any
 
 from gateway.bodies import Plan
@@ -24,14 +25,13 @@ from gateway.usage import EVENT_END
 MOST = 2  # times one answer goes on elsewhere
 # Events are kept as they came until so many bytes are together: most answers are complete before.
 KEPT_BYTES = 16 * 1024
-LONGEST_EVENT = 256 * 1024
 # Fields that make an answer more than its text, unless they are empty, and those that say how an assistant's turn begins.
 MORE_THAN_TEXT = (
     "tools", "functions", "grammar", "logprobs", "top_logprobs", "n_probs", "return_tokens", "audio",
 )  # fmt: skip
 OWN_BEGINNING = ("add_generation_prompt", "continue_final_message", "prefill_assistant")
 SAY_DONE = frozenset({"chat.completions", "completions"})  # streams, when nothing more comes
-DATA, DONE, BEGUN = b"data:", b"data: [DONE]", b"data: {"
+DATA, DONE = b"data:", b"data: [DONE]"
 
 
 def is_possible(endpoint: Endpoint, body: Mapping[str, Any], plan: Plan) -> bool:
@@ -85,18 +85,6 @@ def _parsed(event: bytes) -> dict[str, Any] | None:
     except ValueError:
         return None
     return found if isinstance(found, dict) else None
-
-
-def are_events(events: bytes) -> bool:
-    """Whether these look like whole events of a chat. Where they do not, ``is_event`` tells of each."""
-    count = events.count(EVENT_END)
-    begun = events.startswith(BEGUN) + events.count(EVENT_END + BEGUN)
-    return begun == count == events.count(b"}" + EVENT_END)
-
-
-def is_event(event: bytes) -> bool:
-    """Whether a client can read it; of several, what stands between them."""
-    return not event or event.startswith(b":") or event == DONE or _parsed(event) is not None
 
 
 def _delta(event: Mapping[str, Any]) -> dict[str, Any]:
@@ -196,8 +184,9 @@ class Joint:
         delta = _delta(told)
         text = delta.get("content")
         if self._space and isinstance(text, str) and text:
-            kept = text.lstrip(" \t") if text.startswith(self._space) else text
-            delta["content"], self._space = kept, ""
+            again = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(self._space, text, strict=False)))
+            delta["content"] = text[again:]
+            self._space = self._space[again:] if again == len(text) else ""
 
     def _only_begins(self, told: Mapping[str, Any]) -> bool:
         """The event that says whose turn it is: once is enough."""

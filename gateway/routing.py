@@ -76,9 +76,9 @@ class Router:
     # -- who there is ----------------------------------------------------------------------------------------------------
     def update(self, views: Iterable[ReplicaView], seen_at: float) -> None:
         """Takes over a snapshot read at ``seen_at``."""
-        known, self.replicas = self.replicas, {}
+        known, replicas = self.replicas, {}
         for view in views:
-            replica = known.pop(view.id, None)
+            replica = known.get(view.id)
             if replica is None:
                 replica = ReplicaSlots(view, self.fleet.put(view.id, view.slots))
             elif (view.base_url, view.api_key) != (replica.view.base_url, replica.view.api_key):
@@ -88,9 +88,11 @@ class Router:
             if replica.aside_since is not None and replica.aside_since < seen_at:
                 replica.aside_since = None
             self.fleet.open(replica.member, replica.serves)
-            self.replicas[view.id] = replica
-        for gone in known.values():
-            self.fleet.remove(gone.member)
+            replicas[view.id] = replica
+        for number in known.keys() - replicas.keys():
+            self.fleet.remove(known[number].member)
+            self._ailing.discard(number)
+        self.replicas = replicas  # at once: other threads show figures of them
 
     def taken_elsewhere(self, slots: Mapping[int, int]) -> None:
         for number, replica in self.replicas.items():
@@ -115,6 +117,8 @@ class Router:
 
     def failed(self, replica: ReplicaSlots, *, aside: bool) -> None:
         """It gave no answer; ``aside``: it gets nothing until a later snapshot shows it ready, and remembers nothing then."""
+        if self.replicas.get(replica.view.id) is not replica:  # it has gone meanwhile
+            return
         now = monotonic()
         replica.breaker.failed(now)
         self._ailing.add(replica.view.id)
@@ -144,7 +148,7 @@ class Router:
     def _resting(self, now: float) -> frozenset[int]:
         """After failures."""
         known = [(number, self.replicas[number]) for number in self._ailing if number in self.replicas]
-        return frozenset(number for number, replica in known if replica.breaker.rests(now, replica.busy))
+        return frozenset(number for number, replica in known if replica.breaker.rests(now, replica.member.began))
 
     def _serving_but(self, refused: frozenset[int]) -> Iterator[ReplicaSlots]:
         return (replica for number, replica in self.replicas.items() if replica.serves and number not in refused)

@@ -50,9 +50,12 @@ class SlotSharing:
             try:
                 self._take_over(await self._exchanged())
                 self._is_away(None)
-            except (RedisError, OSError, ValueError) as error:
+            except (RedisError, OSError) as error:
                 self._take_over(Counter())
                 self._is_away(error)
+            except Exception:  # a loop's edge: what another process says may be anything
+                logger.exception("slots could not be shared")
+                self._take_over(Counter())
             await asyncio.sleep(EVERY)
 
     async def aclose(self) -> None:

@@ -25,6 +25,7 @@ OnQueue = Callable[[int, int, bool], Awaitable[bool]]
 LOOK_EVERY = 0.25  # seconds between two looks at slots that are free and wanted by nobody who waits
 PREFIX_ENTRIES = 200_000  # of each model; about 35 MB, where they are all in use
 POSITION_EVERY = 0.5  # seconds between two looks whether somebody who waits and wants to know it has another position
+POSITIONS_HOLD = 0.25  # so long all are told by one look
 TELL_EVERY = 5.0  # seconds after which the same position is told again, so that a line does not look dead
 LIMITS_EVERY = 5.0  # and between two looks whether somebody has waited too long
 LOAD_SECONDS = 10.0  # what loading a model is taken for before it was seen
@@ -36,7 +37,8 @@ NO_TOKENS = Request()
 
 @dataclass(frozen=True, slots=True)
 class SlotRequest:
-    """Who wants a slot, and for what. ``cost`` in tokens, ``size`` in bytes; ``deadline`` (monotonic): until then or not at all;
+    """Who wants a slot, and for what. ``cost`` in tokens, ``size`` in bytes; ``weight``: so many times as much as others get is
+    the tenant's due; ``deadline`` (monotonic): until then or not at all;
     ``prompt`` and ``tokens``: by what the replica is chosen; ``excluded``: ids of replicas that have failed it already;
     ``returned``: it had a slot and lost it."""
 
@@ -49,6 +51,7 @@ class SlotRequest:
     tokens: Request = NO_TOKENS
     excluded: frozenset[int] = frozenset()
     returned: bool = False
+    weight: int = 1
 
     @property
     def goes_first(self) -> bool:
@@ -123,9 +126,11 @@ class ModelPool:
         self.router = Router(policy, PREFIX_ENTRIES)
         self._choice: Choice | None = None  # of the waiter that was asked last
         self._looking: asyncio.TimerHandle | None = None
+        self._positions: dict[_Waiter, int] = {}
+        self._positions_at = 0.0
         self._queue: FairQueue[_Waiter] = FairQueue(queue_limit, queue_bytes, min(BATCH_AGEING, queue_wait / 2))
-        self.coming_wait = coming_wait
-        self._queue_wait = queue_wait
+        self._coming_wait = coming_wait
+        self.queue_wait = queue_wait
         self.expectation = Expectation()
         self.prompt_per_second: float | None = None  # how fast a replica read a prompt, as last seen
         self.update(view, monotonic())
@@ -158,12 +163,12 @@ class ModelPool:
             return False
         if self.view.on_demand:
             return self.view.state != State.FAILED
-        return self.view.state in COMING or any(r.aside_since is not None for r in self.replicas.values())
+        is_coming = self.view.state in COMING or self.view.coming
+        return is_coming or any(replica.aside_since is not None for replica in self.replicas.values())
 
-    @property
-    def _longest_coming(self) -> float:
-        """Seconds somebody waits while there is no replica."""
-        return self._queue_wait if self.view.on_demand else self.coming_wait
+    def _longest_coming(self, request: SlotRequest) -> float:
+        """Seconds it waits while there is no replica. Whoever has half an answer waits as long as for a slot."""
+        return self.queue_wait if self.view.on_demand or request.returned else self._coming_wait
 
     def demand(self) -> Report | None:
         """How much it is asked for; None when it never was."""
@@ -323,6 +328,7 @@ class ModelPool:
                 cost=request.cost,
                 size=request.size,
                 priority=request.priority,
+                weight=request.weight,
             )
         except QueueFull:
             waiter.standing = Standing(last, round(1000 * self._expected_wait(last, 0)))
@@ -330,8 +336,16 @@ class ModelPool:
         for other in going:
             self._refuse(other, errors.overloaded(self.retry_after()))
 
-    def _standing(self, waiter: _Waiter, now: float) -> Standing:
-        position = self._queue.position(waiter, now)
+    def _position(self, waiter: _Waiter, now: float) -> int:
+        """As it was a moment ago: of thousands each asks twice a second."""
+        if now - self._positions_at >= POSITIONS_HOLD:
+            self._positions = {one: place for place, one in enumerate(self._queue.in_order(now), 1)}
+            self._positions_at = now
+        return self._positions.get(waiter, 0) or self._queue.position(waiter, now)
+
+    def _standing(self, waiter: _Waiter, now: float, position: int | None = None) -> Standing:
+        if position is None:
+            position = self._queue.position(waiter, now)
         return Standing(position, round(1000 * self._expected_wait(position, now - waiter.began)) if position else 0)
 
     def _comes_too_late(self, waiter: _Waiter) -> bool:
@@ -363,6 +377,8 @@ class ModelPool:
     def _leave(self, waiter: _Waiter) -> None:
         """Whoever stops waiting before taking the slot it was given passes it on."""
         self._queue.remove(waiter)
+        if not self._queue:
+            self._positions = {}
         self._waits_for_nobody(waiter)
         future = waiter.future
         if not future.done():
@@ -376,7 +392,7 @@ class ModelPool:
                 self._refuse_if_none_left(waiter.request.excluded)
                 if on_queue is not None:
                     now = monotonic()
-                    standing = self._standing(waiter, now)
+                    standing = self._standing(waiter, now, self._position(waiter, now))
                     position = standing.position
                     is_news = position and (position != told or now - told_at >= TELL_EVERY)
                     if is_news and await on_queue(position, standing.estimate_ms, not self.slots):
@@ -393,11 +409,12 @@ class ModelPool:
         """Seconds. Raises GatewayError when it has waited as long as it may, or will."""
         now, deadline = monotonic(), waiter.request.deadline
         waited = now - waiter.began
-        if not self.slots and waited >= self._longest_coming:
+        longest = self.queue_wait if self.slots else self._longest_coming(waiter.request)
+        if not self.slots and waited >= longest:
             raise errors.model_not_available(self.view.name, self.retry_after())
-        if waited >= self._queue_wait:
+        if waited >= self.queue_wait:
             raise errors.overloaded(self.retry_after())
-        left = (self._queue_wait if self.slots else self._longest_coming) - waited
+        left = longest - waited
         if deadline is None:
             return left
         if now >= deadline:

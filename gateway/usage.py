@@ -98,12 +98,11 @@ class StreamMeter:
 
     ``piece`` stands in every event that carries a token, unless ``bare`` does too; ``finish`` in the one that ends an answer,
     which tells more than the socket: what comes after it are figures. All have quotes that are escaped inside a
-    JSON string, so that an answer's text cannot be taken for them. Only whole events count: of half a one a client sees
-    nothing.
+    JSON string, so that an answer's text cannot be taken for them.
     """
 
     __slots__ = (
-        "_answers", "_bare", "_ends", "_finish", "_finished", "_first", "_piece", "_prompts", "_rest", "_tail", "delivered",
+        "_answers", "_bare", "_ends", "_finish", "_finished", "_first", "_piece", "_prompts", "_tail", "delivered",
     )  # fmt: skip
 
     def __init__(
@@ -118,21 +117,18 @@ class StreamMeter:
         self._finish = finish
         self._piece, self._bare, self._answers, self._prompts = piece, bare, answers, prompts
         self._ends: list[TokenCount] = []
-        self._rest = self._first = b""
+        self._first = b""
         self._tail = b"\n"
 
-    def feed(self, chunk: bytes) -> None:
-        if self._rest or not chunk.endswith(EVENT_END):
-            whole, _end, self._rest = (self._rest + chunk).rpartition(EVENT_END)
-        else:
-            whole = chunk
-        self.delivered += whole.count(self._piece) - (whole.count(self._bare) if self._bare else 0)
-        self._finished += whole.count(self._finish)
-        if self._answers > 1 and TIMINGS in whole:
-            self._note_ends(whole)
+    def feed(self, events: bytes) -> None:
+        """Whole ones."""
+        self.delivered += events.count(self._piece) - (events.count(self._bare) if self._bare else 0)
+        self._finished += events.count(self._finish)
+        if self._answers > 1 and TIMINGS in events:
+            self._note_ends(events)
         if len(self._first) < HEAD_BYTES:
-            self._first += chunk[:HEAD_BYTES]
-        self._tail = chunk[-TAIL_BYTES:] if len(chunk) >= TAIL_BYTES else (self._tail + chunk)[-TAIL_BYTES:]
+            self._first += events[:HEAD_BYTES]
+        self._tail = events[-TAIL_BYTES:] if len(events) >= TAIL_BYTES else (self._tail + events)[-TAIL_BYTES:]
 
     def _note_ends(self, events: bytes) -> None:
         """The figures of each of several answers, at its end. (``timings_per_token`` has some in every event.)"""
@@ -161,16 +157,6 @@ class StreamMeter:
         )
 
     @property
-    def is_whole(self) -> bool:
-        """Whether what passed last was the end of an event."""
-        return not self._rest
-
-    @property
     def closed(self) -> bool:
         """Whether nothing can follow any more."""
         return b"\ndata: [DONE]" in self._tail
-
-    @property
-    def told_error(self) -> bool:
-        """Whether the engine said itself, as an event, that it failed."""
-        return b'"error":{' in self._tail or b"\nevent: error" in self._tail

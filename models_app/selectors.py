@@ -17,7 +17,7 @@ from models_app.gguf import GgufError, GgufFacts
 from models_app.launchers import local
 from models_app.models import ModelConfig, Replica
 from models_app.process import engine_key
-from models_app.states import LIVE, State
+from models_app.states import COMING, LIVE, State
 
 # The state of a model is the best one among its replicas.
 BEST_FIRST = (
@@ -62,6 +62,7 @@ class ModelView:
     id: int = 0
     slots: int = 1  # of all its replicas, when they are there
     on_demand: bool = False  # its requests wait while it is not there
+    coming: bool = False  # one of its replicas is, whatever others do
     load_seconds: float | None = None  # it took last
     aliases: tuple[str, ...] = ()
     is_default: bool = False
@@ -117,6 +118,7 @@ def _model_view(model: ModelConfig, replicas: Sequence[Replica]) -> ModelView:
         id=model.pk,
         slots=model.slots * model.replicas,
         on_demand=model.is_on_demand,
+        coming=any(replica.state in COMING for replica in replicas),
         load_seconds=loading.seconds if (loading := getattr(model, "loading", None)) else None,
         aliases=tuple(model.aliases),
         is_default=model.is_default,

@@ -33,6 +33,7 @@ def test_too_large_a_head_is_refused_and_ends_the_connection(service: Service, p
     answer = exchange(service, get(path, *headers) + get("/healthz"))
     assert answer.status == 431
     assert answer.is_last
+    assert answer.headers["x-request-id"]
     error = answer.json()["error"]
     assert error["message"] == "The headers of the request are too large."
     shape = {REST: "details", "/login": "details", OPENAI: "param", ANTHROPIC: "type"}

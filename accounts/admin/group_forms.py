@@ -12,11 +12,14 @@ from django.utils.translation import gettext_lazy
 
 from accounts.admin.fields import CreditsField, LimitField, ModelsFormMixin, SelectField, text_input
 from accounts.models import Group, Period
+from accounts.models.people import HEAVIEST
 from llmplatform.lib.console import formats
 
 LIMITS = ("requests_per_minute", "tokens_per_minute", "concurrent_requests")
 MEMBER_LIMITS = tuple(f"member_{name}" for name in LIMITS)
-COLUMNS = ("name", "description", "starting_balance", "allowance", "allowance_period", *LIMITS, *MEMBER_LIMITS)
+COLUMNS = (
+    "name", "description", "starting_balance", "allowance", "allowance_period", *LIMITS, *MEMBER_LIMITS, "queue_weight",
+)  # fmt: skip
 
 
 class GroupForm(ModelsFormMixin, forms.ModelForm):  # type: ignore[type-arg]
@@ -36,6 +39,17 @@ class GroupForm(ModelsFormMixin, forms.ModelForm):  # type: ignore[type-arg]
     member_requests_per_minute = LimitField(label=gettext_lazy("Requests per minute"))
     member_tokens_per_minute = LimitField(label=gettext_lazy("Tokens per minute"))
     member_concurrent_requests = LimitField(label=gettext_lazy("Requests at once"))
+    queue_weight = LimitField(
+        label=gettext_lazy("Weight"),
+        min_value=1,
+        max_value=HEAVIEST,
+        required=True,
+        initial=1,
+        help_text=gettext_lazy(
+            "While people wait for a model, a member of a group with weight 3 gets three times as many tokens as "
+            "somebody with weight 1."
+        ),
+    )
 
     class Meta:
         model = Group

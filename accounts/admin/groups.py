@@ -53,6 +53,7 @@ class GroupAdmin(BalanceActions, ConsoleAdmin):
         (gettext_lazy("Credits"), {"fields": ("starting_balance", "allowance", "allowance_period")}),
         (gettext_lazy("Limits of each member"), {"fields": MEMBER_LIMITS}),
         (gettext_lazy("Limits of all members together"), {"fields": LIMITS}),
+        (gettext_lazy("Waiting for a slot"), {"fields": ("queue_weight",)}),
     )
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Group]:

@@ -9,6 +9,7 @@ from rest_framework import serializers
 from accounts import people, quota
 from accounts.api.serializers import BalanceSerializer
 from accounts.models import Group, Invite, Period, User
+from accounts.models.people import HEAVIEST
 from llmplatform.lib.api.serializers import StrictSerializer
 
 LARGEST = 2**31 - 1
@@ -117,6 +118,12 @@ class GroupFieldsSerializer(StrictSerializer):
     allowance_period = serializers.ChoiceField(Period.values, required=False)
     limits = GroupLimitsSerializer(required=False, help_text="of all members together")
     member_limits = GroupLimitsSerializer(required=False, help_text="of each member")
+    queue_weight = serializers.IntegerField(
+        required=False,
+        min_value=1,
+        max_value=HEAVIEST,
+        help_text="how much each member gets, by what others get, while all wait for slots",
+    )
 
     def to_internal_value(self, data: Any) -> dict[str, Any]:
         given: dict[str, Any] = super().to_internal_value(data)
@@ -150,9 +157,13 @@ class GroupSerializer(serializers.Serializer[Any]):
     allowance_period = serializers.ChoiceField(Period.values)
     limits = GroupLimitsAnswer()
     member_limits = GroupLimitsAnswer()
+    queue_weight = serializers.IntegerField()
 
     def to_representation(self, instance: Group) -> dict[str, Any]:
-        names = ("id", "name", "description", "allowed_models", "starting_balance", "allowance", "allowance_period")
+        names = (
+            "id", "name", "description", "allowed_models", "starting_balance", "allowance", "allowance_period",
+            "queue_weight",
+        )  # fmt: skip
         return super().to_representation(
             {name: getattr(instance, name) for name in names}
             | {

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from django.contrib.auth.models import AbstractUser
+from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Lower
 from django.utils.translation import gettext_lazy as _
+
+HEAVIEST = 100  # weight in the queue
 
 
 class Period(models.TextChoices):
@@ -43,6 +46,9 @@ class Group(Limits):
     member_requests_per_minute = models.PositiveIntegerField(_("requests per minute, each member"), default=0)
     member_tokens_per_minute = models.PositiveIntegerField(_("tokens per minute, each member"), default=0)
     member_concurrent_requests = models.PositiveIntegerField(_("requests at once, each member"), default=0)
+    queue_weight = models.PositiveSmallIntegerField(
+        _("weight in the queue"), default=1, validators=[MinValueValidator(1), MaxValueValidator(HEAVIEST)]
+    )
     created_at = models.DateTimeField(_("created"), auto_now_add=True)
 
     class Meta:
@@ -52,6 +58,9 @@ class Group(Limits):
         constraints = [
             models.UniqueConstraint(Lower("name"), name="group_name_unique_ignoring_case"),
             models.CheckConstraint(condition=Q(allowance__gte=0), name="group_allowance_not_negative"),
+            models.CheckConstraint(
+                condition=Q(queue_weight__gte=1, queue_weight__lte=HEAVIEST), name="group_queue_weight_in_bounds"
+            ),
             models.CheckConstraint(
                 condition=Q(starting_balance=None) | Q(starting_balance__gte=0),
                 name="group_starting_balance_not_negative",

@@ -115,13 +115,24 @@ def test_a_groups_life(api):
     assert told["limits"] == {"rpm": 100, "tpm": 0, "concurrent": 0}
     assert told["member_limits"] == {"rpm": 0, "tpm": 0, "concurrent": 2}
     path = f"/api/v1/groups/{told['id']}"
-    assert api.patch(path, {"name": "Optics"}, format="json").json()["name"] == "Optics"
+    changed = api.patch(path, {"name": "Optics", "queue_weight": 3}, format="json").json()
+    assert (told["queue_weight"], changed["name"], changed["queue_weight"]) == (1, "Optics", 3)
     assert [group["name"] for group in api.get("/api/v1/groups").json()["groups"]] == ["Optics"]
     assert api.delete(path).status_code == 204
     assert api.get(path).status_code == 404
 
 
-@pytest.mark.parametrize("body", [{}, {"name": ""}, {"name": "x", "allowance": -1}, {"name": "x", "colour": "red"}])
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"name": ""},
+        *(
+            {"name": "x", **more}
+            for more in ({"allowance": -1}, {"colour": "red"}, *({"queue_weight": n} for n in (0, 101)))
+        ),
+    ],
+)
 def test_what_no_group_can_be(api, body):
     assert api.post("/api/v1/groups", body, format="json").status_code == 400
     assert not Group.objects.exists()

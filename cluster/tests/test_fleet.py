@@ -129,6 +129,15 @@ def test_seconds_of_reading_and_of_slots_are_added_up() -> None:
     assert (member.reading_seconds, member.busy_seconds) == (14, 40)
 
 
+def test_how_long_the_machine_runs_says_nothing_of_a_replica() -> None:
+    scores = []
+    for now in (0.0, 1e6):
+        routed = fleet(ALL + 10)
+        routed.take(routed.members[0], now, reads=200.0)
+        scores.append(routed.members[0].score)
+    assert scores[0] == pytest.approx(scores[1])
+
+
 @pytest.mark.parametrize("speed", [20, 500])
 def test_what_is_learnt_of_all_reaches_those_that_nobody_was_sent_to(speed: int) -> None:
     routed = fleet(ALL + 100)

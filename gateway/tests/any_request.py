@@ -16,16 +16,19 @@ PATHS = {
     "chat": "/v1/chat/completions",
     "completions": "/v1/completions",
     "messages": "/v1/messages",
+    "infill": "/v1/infill",
     "embeddings": "/v1/embeddings",
     "rerank": "/v1/rerank",
     "tokenize": "/v1/tokenize",
     "native": "/api/v1/models/{model}/chat",
 }
+STREAMING = {"chat", "completions", "messages", "infill", "native"}
 SHAPES = {"native": {"code", "message", "details"}, "messages": {"type", "message"}}
 WHOLE = {
     "chat": "choices",
     "completions": "choices",
     "messages": "content",
+    "infill": "content",
     "embeddings": "data",
     "rerank": "results",
     "tokenize": "tokens",
@@ -68,6 +71,7 @@ class Asked:
             "chat": {"messages": [{"role": "user", "content": text}]},
             "completions": {"prompt": text},
             "messages": {"messages": [{"role": "user", "content": text}], "max_tokens": 16},
+            "infill": {"input_prefix": text, "input_suffix": "x"},
             "embeddings": {"input": [text, "x"]},
             "rerank": {"query": "x", "documents": [text, "y"]},
             "tokenize": {"content": text},
@@ -75,7 +79,7 @@ class Asked:
         }[self.kind]
         if self.kind != "native":
             given["model"] = self.model
-        if self.kind in {"chat", "completions", "messages", "native"}:
+        if self.kind in STREAMING:
             given |= {"stream": self.stream, **self.fields}
         return json.dumps(given).encode()
 
@@ -170,7 +174,7 @@ class Asked:
 
     @property
     def stream_wished(self) -> bool:
-        return self.stream and self.kind in {"chat", "completions", "messages", "native"}
+        return self.stream and self.kind in STREAMING
 
     def _fault_in_error(self, told: dict) -> str:
         shape = SHAPES.get(self.kind, {"message", "type", "param", "code"})
@@ -178,11 +182,14 @@ class Asked:
         return "" if right else f"not an error of this protocol: {told}"
 
     def _fault_in_stream(self, text: str) -> str:
-        if self.kind == "chat" and not self.fields.get("logprobs") and "garbage" in text:
+        if "garbage" in text:
             return f"garbage: {text[-1000:]!r}"
-        *_before, last, empty = text.split("\n\n")
+        *before, last, empty = text.split("\n\n")
         if empty or not self.stream_wished:
             return f"it does not end with an event: {text[-300:]!r}"
+        for event in before:
+            if (data := event.partition("data: ")[2]) and data != "[DONE]" and "error" in json.loads(data):
+                return f"an error in the middle: {event!r}"
         name, data = "", ""
         for line in last.splitlines():
             name = line[7:] if line.startswith("event: ") else name
@@ -194,7 +201,9 @@ class Asked:
             self.end += " with an error event"
             named = (name == "error") == (self.kind in {"messages", "native"})
             return self._fault_in_error(told) if named else f"not an error event of this protocol: {last!r}"
-        ended = told.get("done") is True if self.kind == "native" else told.get("type") == "message_stop"
+        ends = {"native": ("done", True), "infill": ("stop", True)}
+        field, value = ends.get(self.kind, ("type", "message_stop"))
+        ended = told.get(field) == value
         return "" if ended else f"it has no end: {text[-300:]!r}"
 
 

@@ -166,6 +166,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
     models = {name: [replica(name)] for name in ("alpha", "narrow", "vectors")}
     models["twins"] = [replica("first"), replica("second")]
+    models["three"] = [replica("first"), replica("second"), replica("alpha")]
     models["coming"] = [{"state": "loading"}]
     models["broken"] = [{"state": "failed"}]
     users = {

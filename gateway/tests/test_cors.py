@@ -43,6 +43,7 @@ def test_a_preflight_by_a_real_server(open_to_pages: Web) -> None:
     headers = {"Origin": HERE, "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": ASKED}
     answer = httpx.options(f"{open_to_pages.url}/v1/chat/completions", headers=headers)
     assert (answer.status_code, answer.headers[ALLOW], answer.content) == (204, HERE, b"")
+    assert answer.headers["x-request-id"]
 
 
 def test_too_large_a_body_is_told_to_the_page_too(service: Service, open_to_pages: Web) -> None:
@@ -50,5 +51,6 @@ def test_too_large_a_body_is_told_to_the_page_too(service: Service, open_to_page
     headers = {"Authorization": f"Bearer {service.tokens['ann']}", "Origin": HERE}
     answer = httpx.post(f"{open_to_pages.url}/v1/chat/completions", content=raw, headers=headers, timeout=30)
     assert (answer.status_code, answer.headers[ALLOW]) == (413, HERE)
+    assert answer.headers["x-request-id"]
     answer = httpx.post(f"{open_to_pages.url}/api/v1/auth/login", content=raw, headers=headers, timeout=30)
     assert ALLOW not in answer.headers

@@ -407,7 +407,8 @@ def test_killed_before_the_settlement(ask: Asker) -> None:
 def test_error_in_mid_stream(ask: Asker) -> None:
     ask.tell("alpha", error_after=4)
     asked = ask.post(**ask.body(stream=True, logprobs=True))
-    assert "told to fail" in asked.answer.text
+    assert "told to fail" not in asked.answer.text
+    assert '"upstream_error"' in asked.answer.text
     assert asked.really[1] == 4
     assert_true_price(asked)
 

@@ -8,7 +8,9 @@ import itertools
 import json
 import secrets
 
+import anthropic
 import httpx
+import openai
 import pytest
 
 from gateway.tests.conftest import Service, until
@@ -97,6 +99,25 @@ def test_in_each_protocol(service: Service, path: str, fields: dict, shape: str)
     assert set(answer.json()["error"]) == keys
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_two_that_fail_are_no_reason_not_to_ask_the_third(service: Service, stream: bool) -> None:
+    for name in ("first", "second"):
+        service.standins[name].tell(error_status=500)
+    for _ in range(3):
+        answer = ask(service, "three", stream=stream)
+        assert whole_text(answer) == WHOLE
+        assert answer.headers["x-replica"] == "three/3"
+    assert ask(service, "three", "/v1/tokenize", content="Is it").status_code == 200
+
+
+def test_what_every_one_fails_at_is_asked_of_three_at_most(service: Service) -> None:
+    before = {name: len(service.standins[name].seen()) for name in ("first", "second", "alpha")}
+    for name in before:
+        service.standins[name].tell(error_status=500)
+    assert ask(service, "three").json()["error"]["code"] == "upstream_error"
+    assert [len(service.standins[name].seen()) - count for name, count in before.items()] == [1, 1, 1]
+
+
 def test_counting_goes_to_another_replica_too(service: Service) -> None:
     for failing in ("first", "second"):
         service.standins["first"].tell(counting_broken=None)
@@ -137,10 +158,39 @@ def test_what_breaks_off_in_the_middle_ends_with_an_error_event(service: Service
     """If it cannot be gone on with, as one with probabilities."""
     service.standins["narrow"].tell(**{how: 3, "token_seconds": 0.001})
     answer = ask(service, "narrow", stream=True, logprobs=True)
-    *_before, last = answer.text.strip().split("\n\n")
-    assert json.loads(last.removeprefix("data: "))["error"]["code"]
+    *_before, last = [json.loads(event.removeprefix("data: ")) for event in answer.text.strip().split("\n\n")]
+    assert (last["error"]["code"], set(last["error"])) == ("upstream_error", {"message", "type", "param", "code"})
     record = service.usage(answer.headers["x-request-id"])
     assert (record["outcome"], record["completion_tokens"], record["status"]) == ("failed", 3, 502)
+
+
+@pytest.mark.parametrize("how", ["garbage_after", "half_after", "cut_after", "error_after"])
+def test_so_it_does_in_anthropics_form(service: Service, how: str) -> None:
+    service.standins["narrow"].tell(**{how: 3, "token_seconds": 0.001})
+    client = anthropic.Anthropic(base_url=service.url, api_key=service.tokens["ann"], max_retries=0)
+    texts, body = list[str](), {"model": "narrow", "max_tokens": 8, "messages": question()}
+    with client.messages.stream(**body) as stream, pytest.raises(anthropic.APIStatusError) as caught:
+        texts.extend(stream.text_stream)
+    assert len(texts) == 3
+    assert caught.value.body["error"]["type"] == "api_error"
+
+
+@pytest.mark.parametrize("how", ["garbage_after", "half_after", "error_after"])
+def test_openais_client_gets_the_error_and_nothing_it_cannot_read(service: Service, how: str) -> None:
+    service.standins["narrow"].tell(**{how: 3, "token_seconds": 0.001})
+    client = openai.OpenAI(base_url=f"{service.url}/v1", api_key=service.tokens["ann"], max_retries=0)
+    events = list[openai.types.Completion]()
+    stream = client.completions.create(model="narrow", prompt="Is it so?", stream=True)
+    with pytest.raises(openai.APIError) as caught:
+        events.extend(stream)
+    assert (len(events), caught.value.code) == (3, "upstream_error")
+
+
+def test_one_that_breaks_off_what_cannot_be_gone_on_with_rests_too(service: Service) -> None:
+    service.standins["first"].tell(cut_after=3, token_seconds=0.001)
+    while ask(service, "twins", stream=True, logprobs=True).headers["x-replica"] != "twins/1":
+        pass
+    assert ask(service, "twins", stream=True, logprobs=True).headers["x-replica"] == "twins/2"
 
 
 def test_garbage_in_the_middle_is_left_out_and_the_answer_goes_on(service: Service) -> None:

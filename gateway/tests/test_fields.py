@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -103,6 +104,10 @@ def properties(count: int) -> dict[str, Any]:
         'root ::= "a"{10001}',
         'root ::= "a"{0,2000} "b"{0,9000}',
         'root ::= "a"{' + "9" * 5000 + "}",
+        'root ::= "a"{0,' + "0" * 20 + "10001}",
+        'root ::= ("a"{10001# a comment }\n})',
+        'root ::= [^"{]{ 10001 , }',
+        'root ::= "\\"" "a"{10001}',
         5,
         ["root"],
     ],
@@ -111,7 +116,16 @@ def test_grammars_an_engine_would_choke_on(grammar: Any) -> None:
     assert refused({**START, "grammar": grammar}) == "grammar"
 
 
-@pytest.mark.parametrize("grammar", ['root ::= "yes" | "no"', 'root ::= "a"{1,1000} [0-9]{3}', "", None])
+@pytest.mark.parametrize(
+    "grammar",
+    [
+        'root ::= "yes" | "no"',
+        'root ::= "a"{1,1000} [0-9]{3}',
+        'root ::= "{\\"year\\": 99999}" [{99999}] # {99999}',
+        "",
+        None,
+    ],
+)
 def test_ordinary_grammars(grammar: Any) -> None:
     bodies.check(COMPLETIONS, {**START, "grammar": grammar})
 
@@ -121,9 +135,19 @@ HUGE = [
     array(maxItems=MANY),
     {"type": "object", "properties": {f"p{number}": array(maxItems=2000) for number in range(6)}},
     {"type": "string", "pattern": "^a{1000000}$"},
+    {"type": "string", "pattern": "^[{]a{10001x}$"},
+    {"type": "string", "pattern": "^a{0,000000000010001}$"},
     {"type": "string", "pattern": "a" * 20_000},
     {"type": "object", "properties": {f"p{n}": {"type": "string", "maxLength": 9000} for n in range(201)}},
 ]
+
+
+@pytest.mark.parametrize("begins", ["{", '"', "[", "#", "{#", "{0", "\\", "{,"])
+@pytest.mark.parametrize("goes_on", [" ", "\\", "0", ",", "{", '"', "[", "#"])
+def test_what_does_not_end_is_read_once(begins: str, goes_on: str) -> None:
+    """Not once for each way to read it: this would take longer than the test may."""
+    bodies.check(COMPLETIONS, {**START, "grammar": begins + goes_on * 30_000 + "x"})
+    constraints.check({"response_format": {"pattern": begins + goes_on * 15_000 + "x"}})
 
 
 @pytest.mark.parametrize("schema", HUGE)
@@ -171,6 +195,20 @@ def test_what_is_no_schema_is_said_with_its_place(schema: Any, place: str) -> No
         constraints.check({"json_schema": schema})
     assert caught.value.param == "json_schema"
     assert place in caught.value.message
+
+
+def test_the_place_of_what_is_wrong_is_told_briefly_and_takes_no_memory() -> None:
+    """One text for each place would take a gigabyte here."""
+    key = "k" * 100_000
+    schema = {"$defs": {key: {"$defs": {str(number): {} for number in range(10_000)} | {"last": {"type": "nope"}}}}}
+    tracemalloc.start()
+    with pytest.raises(GatewayError) as caught:
+        constraints.check({"json_schema": schema})
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20_000_000
+    assert "$defs/last/type" in caught.value.message
+    assert len(caught.value.message) < 500
 
 
 @pytest.mark.parametrize(

@@ -180,6 +180,23 @@ def test_a_space_at_the_end_is_written_again_and_left_out() -> None:
         assert [one["choices"][0]["delta"]["content"] for one in told] == ["b", " c"]
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "whole"),
+    [
+        ("def f():\n  ", ["    return 1"], "def f():\n    return 1"),
+        ("if x:\n   ", ["       ", " y"], "if x:\n        y"),
+        ("a   ", [" ", "  b"], "a   b"),
+        ("a   ", [" ", "b"], "a   b"),
+        ("a   ", ["b"], "a   b"),
+        ("a ", ["\tb"], "a \tb"),
+    ],
+)
+def test_no_blank_is_lost_or_written_twice(before: str, after: list[str], whole: str) -> None:
+    """The next replica writes from before the blanks at the end, and may write other ones."""
+    told = objects(Joint(delivered(before), 20, 5).fit(b"".join(map(event, after))))
+    assert before + "".join(one["choices"][0]["delta"]["content"] for one in told) == whole
+
+
 def test_an_ending_in_the_engines_place() -> None:
     told = objects(ending({"id": "chatcmpl-1", "created": 1}, "m", "length", (20, 5)))
     assert [one["choices"] for one in told] == [[{"index": 0, "delta": {}, "finish_reason": "length"}], []]

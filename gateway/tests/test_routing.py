@@ -54,6 +54,28 @@ def test_the_slot_of_one_that_rests_is_offered_to_nobody(clock):
     assert made.has_free_slot
 
 
+def test_streams_that_began_before_it_failed_keep_it_from_nobody(clock):
+    made = router(2, slots=3)
+    streams = [place(made, 0) for _ in range(2)]
+    made.failed(made.replicas[0], aside=False)
+    clock.now += 1.5
+    place(made, 0)  # it has rested, and this one tries it
+    assert made._resting(clock.now) == {0}
+    for placement in streams:
+        made.give_back(placement)
+    assert made._resting(clock.now) == {0}
+
+
+def test_a_replica_that_has_gone_leaves_nothing_behind(clock):
+    made = router(2)
+    gone = made.replicas[1]
+    made.failed(gone, aside=False)
+    made.update([made.replicas[0].view], clock.now)
+    made.failed(gone, aside=True)  # its last stream breaks off
+    assert made._ailing == set()
+    assert list(made.fleet._by_memory.values()) == [made.replicas[0].member]
+
+
 def test_where_all_rest_a_try_is_better_than_none(clock):
     made = router(2)
     for replica in made.replicas.values():

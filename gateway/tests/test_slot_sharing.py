@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 
+import httpx
 import pytest
 
 from gateway.tests.conftest import Service, until, web
@@ -49,6 +50,26 @@ def both_ask(service: Service, two: list[Service], told: int) -> tuple[int, int]
         thread.join()
     assert len(standin.seen()) == before + 2
     return found
+
+
+def test_a_slot_whose_client_left_is_free_though_another_process_has_one_of_the_same_engine(
+    service: Service, two: list[Service]
+) -> None:
+    """The engine tells how many it has of all together."""
+    standin, (one, other) = service.standins["alpha"], two
+    assert [ask(process) for process in two] == [200, 200]
+    standin.tell(chunks=1000, token_seconds=0.08)
+    long = threading.Thread(target=ask, args=(other,), kwargs={"model": "alpha", "max_tokens": 60})
+    long.start()
+    until(lambda: one.metric("llm_slots_busy_elsewhere") == 1)
+    standin.tell(first_token_seconds=60)
+    body = {"model": "alpha", "messages": [{"role": "user", "content": "hi"}], "stream": True}
+    with one.http() as http, pytest.raises(httpx.ReadTimeout):
+        http.post("/v1/chat/completions", json=body, timeout=0.5)
+    until(lambda: one.metric("llm_slots_busy") == 0)
+    assert other.metric("llm_slots_busy") == 1
+    standin.tell(first_token_seconds=0)
+    long.join()
 
 
 def test_a_slot_that_one_has_taken_is_taken_for_the_other(

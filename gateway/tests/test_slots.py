@@ -133,6 +133,7 @@ async def test_position_and_estimate_are_those_of_joining() -> None:
 
 async def test_what_a_waiting_one_hears_is_the_turns_to_come(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slots, "POSITION_EVERY", 0.005)
+    monkeypatch.setattr(slots, "POSITIONS_HOLD", 0)
     pool, [lease] = await busy_pool(1)
     requests = [SlotRequest(tenant, cost) for tenant, cost in (("a", 9), ("a", 1), ("b", 3), ("b", 3), ("a", 1))]
     askers = await joined(pool, *requests, listens=True)
@@ -217,6 +218,43 @@ async def test_one_that_lost_its_replica_is_not_refused_for_an_estimate() -> Non
 
 
 # -- a full line ---------------------------------------------------------------------------------------------------------------
+async def test_who_has_half_an_answer_waits_longer_for_a_replica_that_comes_back() -> None:
+    pool = ModelPool(view(state=State.LOADING), LIMIT, ROOM, coming_wait=0.01, queue_wait=600)
+    half, whole = await joined(pool, SlotRequest("a", returned=True), SlotRequest("b"))
+    assert (await whole.refusal()).code == "model_not_available"
+    pool.update(view(1), monotonic())
+    await settle()
+    assert half.served
+
+
+async def test_who_waits_is_kept_while_one_replica_goes_and_another_comes() -> None:
+    pool, _leases = await busy_pool(1)
+    [asker] = await joined(pool, SlotRequest("a"))
+    goes = replace(view(1), state=State.DRAINING)
+    goes = replace(goes, replicas=(replace(goes.replicas[0], state=State.DRAINING),))
+    pool.update(replace(goes, coming=True), monotonic())
+    await settle()
+    assert not asker.task.done()
+    pool.update(goes, monotonic())
+    assert (await asker.refusal()).code == "model_not_available"
+
+
+async def test_positions_of_thousands_are_told_by_one_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = ModelPool(view(1), 10_000, 10**9, coming_wait=30, queue_wait=600)
+    lease = await pool.take(SlotRequest("x"))
+    askers = await joined(pool, *[SlotRequest(number) for number in range(300)], listens=True)
+    asked = []
+    monkeypatch.setattr(pool._queue, "position", lambda *_: asked.append(1))
+    monkeypatch.setattr(slots, "POSITION_EVERY", 0.005)
+    await asyncio.sleep(0.6)
+    assert asked == []
+    for asker in askers:
+        asker.task.cancel()
+    await asyncio.wait([asker.task for asker in askers])
+    assert pool._positions == {}
+    lease.release()
+
+
 async def test_who_has_most_bytes_in_a_full_line_is_refused_for_another() -> None:
     pool, _leases = await busy_pool(1)
     large = await joined(pool, *[SlotRequest("a", size=ROOM // 2) for _ in range(2)])

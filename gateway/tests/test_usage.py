@@ -6,6 +6,7 @@ import pytest
 
 from gateway.endpoints import ENDPOINTS
 from gateway.usage import StreamMeter, TokenCount, read_figures
+from gateway.whole_events import WholeEvents
 
 PIECE, BARE = ENDPOINTS["chat.completions"].piece, ENDPOINTS["chat.completions"].bare
 
@@ -30,9 +31,9 @@ ANTHROPIC = (
 
 
 def metered(data: bytes, size: int, answers: int = 1, prompts: int = 1) -> StreamMeter:
-    meter = StreamMeter(PIECE, BARE, answers, prompts)
+    meter, events = StreamMeter(PIECE, BARE, answers, prompts), WholeEvents()
     for at in range(0, len(data), size):
-        meter.feed(data[at : at + size])
+        meter.feed(events.feed(data[at : at + size]))
     return meter
 
 

@@ -11,11 +11,12 @@ import json
 import re
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 
 import httpx
 import pytest
 
-from gateway.tests.conftest import Service, until
+from gateway.tests.conftest import Service, python_in, until, web
 from gateway.tests.test_keys_and_limits import make_keys
 
 pytestmark = pytest.mark.e2e
@@ -42,6 +43,20 @@ def hold(service: Service, token: str, name: str = "") -> socket.socket:
     wire = socket.create_connection((url.host, url.port))
     wire.sendall(head.encode() + b"\r\n\r\n" + body)
     return wire
+
+
+def key_of_group(service: Service, name: str, weight: int) -> str:
+    """Of a new group's service account, which can pay."""
+    script = """
+import django, sys
+django.setup()
+from accounts import groups, keys, quota
+from accounts.keys import NewKey
+account = groups.service_account(groups.create_group({"name": sys.argv[1], "queue_weight": int(sys.argv[2])}))
+quota.adjust(account.wallet, 10**12 - account.wallet.available)
+print(keys.create_key(account, NewKey(name="robot"))[1])
+"""
+    return python_in(service.home, "-c", script, name, str(weight)).strip()
 
 
 @contextlib.contextmanager
@@ -124,6 +139,31 @@ def test_a_stream_that_waits_hears_its_turn_come_nearer_as_it_does(service: Serv
     assert standing(answer)[0] == heard[0][0] >= 3
 
 
+def test_a_stream_that_waited_says_what_was_known_when_it_began_to(service: Service) -> None:
+    key = make_keys(service, counted={"requests_per_minute": 100})["counted"]
+    sent = {"json": {**BODY, "max_tokens": 10**6, "stream": True}, "headers": {"Authorization": f"Bearer {key}"}}
+    with busy(service), httpx.stream("POST", service.url + CHAT, timeout=30, **sent) as answer:
+        assert TOLD.match(next(answer.iter_lines()))
+        assert answer.headers["x-ratelimit-limit-requests"] == "100"
+        assert int(answer.headers["x-max-tokens"]) <= 2048
+        assert standing(answer)[0] == 1
+
+
+def test_after_a_failed_try_the_answer_says_how_long_it_waited_in_all(service: Service) -> None:
+    for name, pause in (("first", 0.1), ("second", 0.1), ("alpha", 0.3)):
+        service.standins[name].tell(token_seconds=pause)
+    with concurrent.futures.ThreadPoolExecutor(9) as pool:
+        before = [pool.submit(ask, service, body={**BODY, "model": "three", "max_tokens": 8}) for _ in range(8)]
+        until(lambda: service.metric("llm_slots_busy") == 8)
+        for name in ("first", "second"):
+            service.standins[name].tell(error_status=500, error_times=1)
+        waited = pool.submit(ask, service, body={**BODY, "model": "three"})
+        answers = [one.result() for one in (*before, waited)]
+    assert {answer.status_code for answer in answers} == {200}
+    assert standing(answers[-1])[0] == 1
+    assert int(answers[-1].headers["x-queue-ms"]) > 0
+
+
 def test_other_peoples_headers_decide_nothing_and_reach_no_engine(service: Service) -> None:
     claims = {
         "x_priority": "interactive",
@@ -202,3 +242,40 @@ def test_a_batch_key_comes_after_all_others(service: Service) -> None:
         narrow.tell(first_token_seconds=0)
         stack.callback(until, lambda: len(narrow.seen()) == began + 4)
     assert [seen["body"]["user"] for seen in narrow.seen()[began + 1 :]] == ["daily", "session", "nightly"]
+
+
+# -- a thousand ------------------------------------------------------------------------------------------------------------------
+def test_a_single_request_waits_for_one_turn_of_somebody_with_a_thousand(service: Service) -> None:
+    narrow, began = service.standins["narrow"], len(service.standins["narrow"].seen())
+    with web(service.home, "long line", QUEUE_LENGTH="2000") as other:
+        crowded = replace(service, url=other.url)
+        with contextlib.ExitStack() as stack:
+            narrow.tell(first_token_seconds=60)
+            with hold(crowded, service.tokens["ann"], "many"):
+                until(lambda: len(narrow.seen()) == began + 1)
+                for _ in range(1000):
+                    stack.enter_context(hold(crowded, service.tokens["ann"], "many"))
+                until(lambda: crowded.metric("llm_requests_queued") == 1000)
+                stack.enter_context(hold(crowded, service.tokens["bob"], "one"))
+                until(lambda: crowded.metric("llm_requests_queued") == 1001)
+                narrow.tell(first_token_seconds=0)
+            until(lambda: "one" in [seen["body"]["user"] for seen in narrow.seen()[began:]])
+        until(service.settled)  # before it is killed
+    served = [seen["body"]["user"] for seen in narrow.seen()[began:]]
+    assert served.index("one") <= 2  # one had the slot, and one may have had its turn before it
+
+
+# -- weights -------------------------------------------------------------------------------------------------------------------
+def test_who_is_in_a_group_of_weight_three_gets_three_turns_for_one_of_others(service: Service) -> None:
+    tokens = {"h": key_of_group(service, "heavy", 3), "o": service.tokens["ann"]}
+    narrow, began = service.standins["narrow"], len(service.standins["narrow"].seen())
+    with contextlib.ExitStack() as stack, busy(service):
+        for number in range(12):
+            name = "oh"[number % 2]
+            stack.enter_context(hold(service, tokens[name], name))
+            queued(service, number + 1)
+        narrow.tell(first_token_seconds=0)
+        stack.callback(until, lambda: len(narrow.seen()) == began + 13)
+    served = "".join(seen["body"]["user"] for seen in narrow.seen()[began + 1 :])
+    assert served[:8].count("h") == 6, served
+    assert served.count("h") == served.count("o") == 6

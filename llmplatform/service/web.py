@@ -24,6 +24,7 @@ from django.conf import settings
 from twisted.internet import defer, reactor
 from twisted.web.http import _GenericHTTPChannelProtocol
 
+from accounts.models import new_request_id
 from gateway import counting, ending, errors, upstream
 from gateway.app import PATHS, protocol_of
 from gateway.cors import CrossOrigin
@@ -42,7 +43,7 @@ END_AT_THE_LATEST = 8.0
 BACKLOG = 4096
 TOO_LARGE_HEAD = (
     b"HTTP/1.1 413 Content Too Large\r\nConnection: close\r\nContent-Type: application/json\r\n"
-    b"Content-Length: %d\r\n\r\n"
+    b"X-Request-Id: %b\r\nContent-Length: %d\r\n\r\n%b"
 )
 READ_AND_DROPPED = 4  # times the largest body
 # The head of a request: what browsers and official clients send has about 2 KB in 20 headers.
@@ -51,7 +52,7 @@ LARGEST_HEAD = 96 * 1024
 MOST_HEADERS = 200
 HEAD_TOO_LARGE = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\nContent-Type: application/json\r\n"
-    b"Content-Length: %d\r\n\r\n%b"
+    b"X-Request-Id: %b\r\nContent-Length: %d\r\n\r\n%b"
 )
 CREDENTIALS = (b"authorization", b"x-api-key")
 NO_CREDENTIAL = b"too long"
@@ -102,7 +103,7 @@ class Request(WebRequest):
             self._too_large = True
             # Twisted tells a request its address only after the body.
             body = _too_large(getattr(self.channel, "_path", b""))
-            self.channel.transport.write(TOO_LARGE_HEAD % len(body) + body)
+            self.channel.transport.write(TOO_LARGE_HEAD % (new_request_id().encode(), len(body), body))
             self.channel.loseConnection()
         elif not self._too_large:
             super().handleContentChunk(data)
@@ -113,6 +114,7 @@ class Request(WebRequest):
         self.setResponseCode(413)
         self.setHeader(b"content-type", b"application/json")
         body = _too_large(self.uri)
+        self.setHeader(b"x-request-id", new_request_id())
         self.setHeader(b"content-length", b"%d" % len(body))
         for name, value in _cross_origin(self.uri, self.getHeader(b"origin")).items():
             self.setHeader(name, value)
@@ -165,7 +167,7 @@ class Channel(PacedChannel):
             return
         self._over = True
         body = _error_body(errors.head_too_large(), getattr(self, "_path", b""))
-        self.transport.write(HEAD_TOO_LARGE % (len(body), body))
+        self.transport.write(HEAD_TOO_LARGE % (new_request_id().encode(), len(body), body))
         # Closed at once, a client that is still sending would see a broken connection and no answer.
         self.setTimeout(LINGER_SECONDS)
 

@@ -9,7 +9,7 @@ from accounts.models import ApiKey, Group, User
 from tests.console.conftest import in_dialog, make_group, make_key, make_model, once, person
 
 GROUPS = "/admin/accounts/group/"
-NOTHING = {"name": "staff", "which_models": "all", "allowance_period": "month"}
+NOTHING = {"name": "staff", "which_models": "all", "allowance_period": "month", "queue_weight": "1"}
 
 
 def add(client: Client, **fields):
@@ -25,12 +25,14 @@ def test_a_group_is_made_in_credits_and_names_of_models(as_administrator: Client
     make_model("large")
     fields = {"starting_balance": "12.5", "allowance": "100", "allowance_period": "week", "requests_per_minute": "600"}
     models = {"which_models": "chosen", "allowed_models": ["tiny"]}
-    answer = add(as_administrator, description="the staff", member_tokens_per_minute="5000", **fields, **models)
+    fields |= {"member_tokens_per_minute": "5000", "queue_weight": "3"}
+    answer = add(as_administrator, description="the staff", **fields, **models)
     assert answer.status_code == 302
     made = Group.objects.get()
     assert (made.name, made.description, made.allowed_models) == ("staff", "the staff", ["tiny"])
     assert (made.starting_balance, made.allowance, made.allowance_period) == (12_500_000, 100_000_000, "week")
     assert (made.requests_per_minute, made.member_tokens_per_minute, made.concurrent_requests) == (600, 5000, 0)
+    assert made.queue_weight == 3
 
 
 def test_aliases_may_be_chosen_too(as_administrator: Client):
@@ -74,6 +76,9 @@ def test_taking_the_last_model_away_does_not_open_all(as_administrator: Client):
         ({"starting_balance": "x"}, "starting_balance"),
         ({"requests_per_minute": "-1"}, "requests_per_minute"),
         ({"allowance_period": "hour"}, "allowance_period"),
+        ({"queue_weight": "0"}, "queue_weight"),
+        ({"queue_weight": "101"}, "queue_weight"),
+        ({"queue_weight": ""}, "queue_weight"),
     ],
 )
 def test_what_is_wrong_is_said_beside_its_field(as_administrator: Client, fields: dict, wrong: str):

@@ -337,7 +337,7 @@ class Server:
         self.seen.append(entry)
         try:
             async with self.slots:
-                entry["state"] = "running"
+                entry |= {"state": "running", "waited": time.time() - entry["time"]}
                 answer.trickles = bool(self.switches["trickles"])
                 if not await self.refused(answer):
                     await self.generate(request, answer, whole, style, list(pieces), entry)
