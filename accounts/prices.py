@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from django.conf import settings
 from django.core.exceptions import ValidationError
@@ -57,7 +58,11 @@ class Policy:
 
 
 def default_price() -> Price:
-    rate = settings.TOKEN_PRICE
+    return _same_for_all(settings.TOKEN_PRICE)
+
+
+@lru_cache(maxsize=8)
+def _same_for_all(rate: int) -> Price:
     return Price(rate, rate, rate)
 
 

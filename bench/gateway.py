@@ -330,14 +330,14 @@ def table(ways: list[Way]) -> None:
 def ratios(ways: list[Way]) -> None:
     by_name = {way.name: way for way in ways}
     ours = by_name.get("ours")
-    if ours is None:
-        return
-    for other in ways:
-        if other is ours:
+    for base in ("nginx", "LiteLLM", "ours"):
+        if (other := by_name.get(base)) is None:
             continue
-        parts = [f"{kind} c={c}: {ours.rates[kind, c] / other.rates[kind, c]:.2f}" for kind, c in CASES]
-        print(f"ours / {other.name:<14} " + "   ".join(parts))
-    if "direct" in by_name:
+        for way in ways:
+            if way is not other and way.name.startswith(("ours", "free", "bare")):
+                parts = [f"{kind} c={c}: {way.rates[kind, c] / other.rates[kind, c]:.2f}" for kind, c in CASES]
+                print(f"{way.name + ' / ' + base:<24} " + "   ".join(parts))
+    if ours is not None and "direct" in by_name:
         for kind in ("short", "stream"):
             added = ours.first_byte_ms[kind] - by_name["direct"].first_byte_ms[kind]
             print(f"added time to first byte, 1 client, {kind}: {added:.2f} ms (median)")
@@ -350,7 +350,7 @@ def main() -> None:
     parser.add_argument("--server", default="manage.py web", help="arguments to Python; {port} is filled in")
     parser.add_argument(
         "--only",
-        default="direct,nginx,ours,free,bare,uvicorn,bare-uvicorn,litellm",
+        default="direct,nginx,ours,free,bare,uvicorn,free-uvicorn,bare-uvicorn,litellm",
         help="which ways, with commas between",
     )
     parser.add_argument("--accounting", action="store_true", help="only: what holds, settlements and records cost us")
@@ -372,6 +372,9 @@ def main() -> None:
             "free": lambda: through_us(folder, upstream, "bench/web_without_accounting.py", "ours, free"),
             "bare": lambda: through_bare(folder, upstream, "daphne"),
             "uvicorn": lambda: through_us(folder, upstream, uvicorn_options(), "ours, uvicorn"),
+            "free-uvicorn": lambda: through_us(
+                folder, upstream, "bench/web_without_accounting.py uvicorn {port}", "free, uvicorn"
+            ),
             "bare-uvicorn": lambda: through_bare(folder, upstream, "uvicorn"),
             "litellm": lambda: through_litellm(folder, upstream, options.litellm),
         }
@@ -380,6 +383,7 @@ def main() -> None:
             "nginx": shutil.which("nginx"),
             "litellm": options.litellm,
             "uvicorn": uvicorn,
+            "free-uvicorn": uvicorn,
             "bare-uvicorn": uvicorn,
         }
         ways = []

@@ -31,4 +31,10 @@ class NoBilling:
 
 exchange.billing = NoBilling()  # type: ignore[assignment]
 exchange.Exchange.note = lambda self, prompt=0: None  # type: ignore[method-assign]
-execute_from_command_line(["manage.py", "web"])
+if sys.argv[1:2] == ["uvicorn"]:
+    import uvicorn
+
+    port, quiet = int(sys.argv[2]), {"log_level": "error", "access_log": False, "lifespan": "off"}
+    uvicorn.run("llmplatform.asgi:application", host="127.0.0.1", port=port, **quiet)  # type: ignore[arg-type]
+else:
+    execute_from_command_line(["manage.py", "web"])

@@ -100,9 +100,10 @@ class Usual:
         return found
 
     def _find(self, at_work: int) -> float:
+        rate = self._writing.get(at_work)
+        if rate is not None and rate.value:
+            return rate.value
         seen = {number: rate.value for number, rate in self._writing.items() if rate.value}
-        if at_work in seen:
-            return seen[at_work]
         fewer = [number for number in seen if number < at_work]
         if fewer:
             return seen[max(fewer)] * max(fewer) / at_work

@@ -184,4 +184,16 @@ def protocol_of(path: str) -> Protocol:
     return _BY_PATH.get(path, Protocol.OPENAI if ours else Protocol.REST)
 
 
-gateway_application = Router(_routes(), redirect_slashes=False, default=Unknown())
+class ByPath(Router):
+    """Most paths have nothing to be found in them; for those a router tries one expression after the other."""
+
+    def __init__(self, routes: list[Route]) -> None:
+        super().__init__(routes, redirect_slashes=False, default=Unknown())
+        self._exact = {route.path: route.app for route in routes if not route.param_convertors}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        handler = self._exact.get(scope["path"], super().__call__)
+        await handler(scope, receive, send)
+
+
+gateway_application = ByPath(_routes())

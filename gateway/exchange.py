@@ -17,13 +17,12 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from time import monotonic
 from typing import Any, cast
 
 import aiohttp
 from django.conf import settings
-from django.utils import timezone
 
 from accounts import journal
 from accounts.callers import Caller
@@ -100,13 +99,6 @@ def slot_request(request: InferenceRequest, raw: bytes, cost: int = 1) -> SlotRe
     return SlotRequest(caller.tenant, cost, len(raw), caller.priority, request.deadline, weight=caller.weight)
 
 
-def longest_context(pool: ModelPool) -> int | None:
-    """Any of the replicas may get it. None when one does not say."""
-    contexts = [pool.view.context_length, *(replica.context_length for replica in pool.view.replicas)]
-    known = [context for context in contexts if context]
-    return max(known) if len(known) == len(contexts) else None
-
-
 class Exchange:
     """A paid request under way."""
 
@@ -128,7 +120,7 @@ class Exchange:
         self.price = price  # from the hold to the settlement, whatever is changed meanwhile
         self.lease: Lease | None = None
         self.replica_label = ""
-        self._arrived_at: datetime = timezone.now()
+        self._arrived_at = datetime.now(UTC)
         self._queued_seconds = 0.0  # before its first content
         self._standing: Standing | None = None  # when it first joined the line
         self._taken_at: float | None = None  # the slot that its first content came from
@@ -147,7 +139,7 @@ class Exchange:
         self.resumed = 0  # how often another replica went on with the answer
         # Tokens of a single answer: paid for; the same if money were no matter; without regard to the model's own limit either.
         self._limit = self._uncut = self._wanted = 0
-        self.prompt_bound = plan.most_read(longest_context(pool))  # as held
+        self.prompt_bound = plan.most_read(pool.view.longest_context)  # as held
 
     # -- the way ---------------------------------------------------------------------------------------------------------
     async def run(self) -> Answer:
@@ -195,7 +187,7 @@ class Exchange:
 
     async def _refuse_if_too_long(self) -> None:
         """Where it would wait, it hears so first: engines count without a slot. Else the engine says so before it reads."""
-        context = longest_context(self.pool)
+        context = self.pool.view.longest_context
         if context is None or self.pool.router.has_free_slot or not self.plan.may_exceed(context):
             return
         tokens, longest = await counting.told_before(self), bodies.in_engine(context)
@@ -250,7 +242,7 @@ class Exchange:
         expectation, answers = self.pool.expectation, self.plan.answers
         if self._prompt is None:
             self._prompt = prompts.chain(self.endpoint, self.request.body)
-        likely = self.plan.likely_read(longest_context(self.pool))
+        likely = self.plan.likely_read(self.pool.view.longest_context)
         wanted = slot_request(self.request, self.raw, expectation.cost(likely, self._limit, answers))
         return replace(
             wanted,

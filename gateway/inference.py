@@ -10,7 +10,7 @@ from gateway import bodies, dialect, free, metrics, resolving
 from gateway.bodies import Plan
 from gateway.endpoints import ENDPOINTS, Endpoint
 from gateway.errors import GatewayError
-from gateway.exchange import Answer, Exchange, InferenceRequest, longest_context, slot_request
+from gateway.exchange import Answer, Exchange, InferenceRequest, slot_request
 from gateway.models_directory import directory
 from gateway.places import Place
 from gateway.slots import ModelPool
@@ -34,7 +34,7 @@ async def infer(request: InferenceRequest) -> Answer:
     asked, trial = await resolving.pools_for(request.caller, endpoint, request.body, plan.model)
     pools = [asked, trial] if trial is not None else [asked]
     policies = [directory().policy(pool.view.name) for pool in pools]
-    tokens = plan.likely_read(longest_context(asked)) + (plan.asked_tokens or 0) * plan.answers
+    tokens = plan.likely_read(asked.view.longest_context) + (plan.asked_tokens or 0) * plan.answers
     place = await Place.take(request.caller, policies, request.request_id, tokens)
     request.early.update(place.headers)
     if trial is not None:

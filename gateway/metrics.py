@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from prometheus_client import Counter, Histogram
 
 from accounts.quota import UsageFigures
@@ -28,14 +30,30 @@ RESUMED = Counter(
 )
 
 
+class _OfModel:
+    """Of one model: looking up a label takes longer than counting."""
+
+    __slots__ = ("cached", "completion", "duration", "first_token", "prompt", "queue_wait")
+
+    def __init__(self, model: str) -> None:
+        self.queue_wait, self.duration = QUEUE_WAIT.labels(model), DURATION.labels(model)
+        self.first_token = FIRST_TOKEN.labels(model)
+        self.prompt, self.cached = PROMPT_TOKENS.labels(model), CACHED_TOKENS.labels(model)
+        self.completion = COMPLETION_TOKENS.labels(model)
+
+
+_of_model = lru_cache(maxsize=1000)(_OfModel)
+_requests = lru_cache(maxsize=10_000)(REQUESTS.labels)
+
+
 def observe(usage: UsageFigures) -> None:
     """A request that came to its end."""
-    model = usage.model_name
-    REQUESTS.labels(usage.endpoint, model, str(usage.status)).inc()
-    QUEUE_WAIT.labels(model).observe(usage.queue_ms / 1000)
-    DURATION.labels(model).observe(usage.duration_ms / 1000)
+    of_model = _of_model(usage.model_name)
+    _requests(usage.endpoint, usage.model_name, str(usage.status)).inc()
+    of_model.queue_wait.observe(usage.queue_ms / 1000)
+    of_model.duration.observe(usage.duration_ms / 1000)
     if usage.first_token_ms is not None:
-        FIRST_TOKEN.labels(model).observe(usage.first_token_ms / 1000)
-    PROMPT_TOKENS.labels(model).inc(usage.prompt_tokens)
-    CACHED_TOKENS.labels(model).inc(usage.cached_tokens)
-    COMPLETION_TOKENS.labels(model).inc(usage.completion_tokens)
+        of_model.first_token.observe(usage.first_token_ms / 1000)
+    of_model.prompt.inc(usage.prompt_tokens)
+    of_model.cached.inc(usage.cached_tokens)
+    of_model.completion.inc(usage.completion_tokens)

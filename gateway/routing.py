@@ -105,7 +105,9 @@ class Router:
     @property
     def has_free_slot(self) -> bool:
         """That somebody may have now."""
-        resting = self._resting(monotonic()) if self._ailing else frozenset()
+        if not self._ailing:
+            return self.will_have_free_slot
+        resting = self._resting(monotonic())
         if any(replica.member.is_free for replica in self._serving_but(resting)):
             return True
         return bool(resting) and not self._serves_anybody_but(resting) and self.will_have_free_slot
@@ -113,7 +115,7 @@ class Router:
     @property
     def will_have_free_slot(self) -> bool:
         """Also of those that rest after a failure."""
-        return any(replica.serves and replica.member.is_free for replica in self.replicas.values())
+        return any(replica.member.is_free and replica.serves for replica in self.replicas.values())
 
     def failed(self, replica: ReplicaSlots, *, aside: bool) -> None:
         """It gave no answer; ``aside``: it gets nothing until a later snapshot shows it ready, and remembers nothing then."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,13 @@ class ModelView:
     def names(self) -> tuple[str, ...]:
         """All that it may be asked for by."""
         return (self.name, *self.aliases)
+
+    @cached_property
+    def longest_context(self) -> int | None:
+        """Of any of its replicas. None when one does not say."""
+        contexts = [self.context_length, *(replica.context_length for replica in self.replicas)]
+        known = [context for context in contexts if context]
+        return max(known) if len(known) == len(contexts) else None
 
 
 def names() -> list[str]:
