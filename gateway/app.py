@@ -192,8 +192,11 @@ class ByPath(Router):
         self._exact = {route.path: route.app for route in routes if not route.param_convertors}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        handler = self._exact.get(scope["path"], super().__call__)
-        await handler(scope, receive, send)
+        handler = self._exact.get(scope["path"])
+        if handler is None:
+            await super().__call__(scope, receive, send)
+        else:
+            await handler({**scope, "path_params": {}}, receive, send)
 
 
 gateway_application = ByPath(_routes())
