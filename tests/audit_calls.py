@@ -180,7 +180,7 @@ def connected(world: World) -> None:
     SingleSignOnIdentity.objects.create(user=world.administrator, issuer="https://sso.example.org", subject="a")
 
 
-GROUP_FORM = {"name": "staff", "which_models": "all", "allowance_period": "month"}
+GROUP_FORM = {"name": "staff", "which_models": "all", "allowance_period": "month", "queue_weight": "1"}
 KEY_FORM = {"name": "notebook", "scopes": ["inference"], "which_models": "all"}
 BALANCE_DIALOGS = [
     ("top_up", "balance.topup", {"credits": "5"}),
