@@ -14,7 +14,7 @@ from gateway import counting, ending, errors, leaving, message_start, resumption
 from gateway.errors import GatewayError
 from gateway.resumption import Delivered, Joint
 from gateway.upstream import ReplicaFailed
-from gateway.usage import EVENT_END, PROGRESS, StreamMeter
+from gateway.usage import DONE, EVENT_END, PROGRESS, StreamMeter
 from gateway.whole_events import WholeEvents, until_failure
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ class AnswerStream:
         if self._meter.closed or self._exchange.endpoint.name not in resumption.SAY_DONE:
             return b""
         if self._delivered is None:
-            return resumption.DONE + EVENT_END
+            return DONE + EVENT_END
         usage = None
         if self._meter.figures() is None and self._usage_asked:
             usage = await counting.prompt_at_once(self._exchange), self._meter.delivered

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 
 FIRST_REST = 1.0  # seconds, doubled with each failure that follows
 LONGEST_REST = 60.0
+# Replicas that are asked. No more, though there may be: what ends one engine after the other is a request now and then.
+ATTEMPTS = 3
 RETRIES_SHARE = 0.1  # of all requests
 RETRIES_SAVED = 10.0
 

@@ -132,9 +132,8 @@ def _check_size(name: str, size: _Size, most_choices: int | None) -> None:
 
 
 # -- what an engine would silently leave out -------------------------------------------------------------------------
-Place = (
-    tuple[Any, str | int] | None
-)  # the place around it, and what it is called there; a text for each would take too much
+# The place around it, and what it is called there; a text for each would take too much.
+Place = tuple[Any, str | int] | None
 
 
 def _not_a_schema(schema: Any) -> str | None:

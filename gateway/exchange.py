@@ -34,6 +34,7 @@ from gateway import bodies, counting, ending, errors, leaving, metrics, prompts,
 from gateway.answer_stream import AnswerStream
 from gateway.billing import billing
 from gateway.bodies import Plan
+from gateway.breaker import ATTEMPTS
 from gateway.continuing import Continuation
 from gateway.endpoints import Endpoint
 from gateway.errors import GatewayError
@@ -46,8 +47,6 @@ from gateway.usage import StreamMeter, TokenCount, read_figures
 logger = logging.getLogger(__name__)
 Outcome = UsageRecord.Outcome
 
-# Replicas that are asked. No more, though there may be: what ends one engine after the other is a request now and then.
-ATTEMPTS = 3
 NOTHING = TokenCount()
 # Seconds after which the prompt of an answer that still streams is counted, for the case that we are killed. Short ones, which a
 # fast model has many of, never get there.
@@ -181,6 +180,7 @@ class Exchange:
         self._limit = held.max_tokens // self.plan.answers
         if self.endpoint.generates and not self._limit:
             raise errors.insufficient_quota()
+        self.request.early.pop("x-max-tokens", None)  # of a trial by another model, which failed
         if self._limit < self._wanted:
             self.request.early["x-max-tokens"] = str(self._limit)
         self.raw = bodies.with_limit(self.endpoint, self.request.body, self.request.raw, self.plan, self._limit)

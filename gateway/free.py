@@ -8,12 +8,11 @@ from time import monotonic
 import aiohttp
 
 from gateway import errors, upstream
+from gateway.breaker import ATTEMPTS
 from gateway.endpoints import Endpoint
 from gateway.routing import ReplicaSlots
 from gateway.slots import ModelPool, OnQueue, SlotRequest, Standing
 from gateway.upstream import ReplicaFailed
-
-ATTEMPTS = 3
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,17 +57,8 @@ class Incoming:
     """One HTTP request: its headers by name, and ways to answer it."""
 
     __slots__ = (
-        "arrived",
-        "early",
-        "headers",
-        "receive",
-        "request_id",
-        "scope",
-        "send",
-        "standing",
-        "started",
-        "waits",
-    )
+        "arrived", "early", "headers", "receive", "request_id", "scope", "send", "standing", "started", "waits",
+    )  # fmt: skip
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
         self.scope = scope

@@ -40,7 +40,7 @@ def payloads(part: Any) -> Iterator[str]:
                     pending.append(inner)
                 elif inner.startswith(DATA):
                     yield inner.partition(",")[2]
-                elif name == "data":
+                elif name == "data" or name.endswith("url"):
                     yield inner
 
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from gateway.bodies import Plan
 from gateway.endpoints import Endpoint
-from gateway.usage import EVENT_END
+from gateway.usage import DONE, EVENT_END
 
 MOST = 2  # times one answer goes on elsewhere
 # Events are kept as they came until so many bytes are together: most answers are complete before.
@@ -31,7 +31,7 @@ MORE_THAN_TEXT = (
 )  # fmt: skip
 OWN_BEGINNING = ("add_generation_prompt", "continue_final_message", "prefill_assistant")
 SAY_DONE = frozenset({"chat.completions", "completions"})  # streams, when nothing more comes
-DATA, DONE = b"data:", b"data: [DONE]"
+DATA = b"data:"
 
 
 def is_possible(endpoint: Endpoint, body: Mapping[str, Any], plan: Plan) -> bool:

@@ -12,7 +12,7 @@ TAIL_BYTES = 16 * 1024
 HEAD_BYTES = 1024
 TIMINGS, USAGE = b'"timings":', b'"usage":'
 PROGRESS = b'"prompt_progress":'  # in events that carry no token
-EVENT_END = b"\n\n"
+EVENT_END, DONE = b"\n\n", b"data: [DONE]"
 TELLING_PROMPT = 16  # tokens
 _decoder = json.JSONDecoder()
 

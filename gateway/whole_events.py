@@ -8,13 +8,12 @@ from __future__ import annotations
 from gateway import upstream
 from gateway.errors import GatewayError
 from gateway.upstream import ReplicaFailed
-from gateway.usage import EVENT_END
+from gateway.usage import DONE, EVENT_END
 
 # The last event of a responses stream has the whole answer once more.
 LONGEST = 4 * 1024 * 1024
 BEGUN, ENDED = b"data: {", b"}"
 NO_DATA = (b":", b"id:", b"retry:")
-DONE = b"data: [DONE]"
 LAST = DONE + EVENT_END
 
 

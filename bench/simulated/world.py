@@ -16,13 +16,13 @@ from cluster.balancer import Policy
 from cluster.fleet import Choice
 from cluster.prefixes import Prompt
 from gateway import errors, routing, slots
+from gateway.breaker import ATTEMPTS
 from gateway.slots import Lease, ModelPool, SlotRequest
 from gateway.usage import TELLING_PROMPT, TokenCount
 from models_app.selectors import ModelView, ReplicaView
 from models_app.states import State
 
 MOST_ANSWER = 1024  # tokens; the model's limit
-ATTEMPTS = 3
 CONNECT = 0.005  # seconds until a failed connection is noticed
 
 

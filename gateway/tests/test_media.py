@@ -141,6 +141,7 @@ def ways(raw: bytes) -> list[tuple[str, dict]]:
     return [
         ("chat.completions", request("messages", url)),
         ("chat.completions", request("messages", {"type": "input_audio", "input_audio": {"data": sent}})),
+        ("chat.completions", request("messages", {"type": "image_url", "image_url": {"url": sent}})),
         ("responses", request("input", {"type": "input_image", "image_url": f"data:image/png;base64,{sent}"})),
         ("messages", request("messages", source) | {"max_tokens": 1}),
         ("messages.count_tokens", request("messages", {"type": "tool_result", "content": [source]})),

@@ -246,7 +246,17 @@ async def test_positions_of_thousands_are_told_by_one_look(monkeypatch: pytest.M
     asked = []
     monkeypatch.setattr(pool._queue, "position", lambda *_: asked.append(1))
     monkeypatch.setattr(slots, "POSITION_EVERY", 0.005)
-    await asyncio.sleep(0.6)
+    in_order, looks, enough = pool._queue.in_order, list[float](), asyncio.Event()
+
+    def looked(now: float):
+        looks.append(now)
+        if len(looks) == 2:
+            enough.set()
+        return in_order(now)
+
+    monkeypatch.setattr(pool._queue, "in_order", looked)
+    async with asyncio.timeout(30):
+        await enough.wait()
     assert asked == []
     for asker in askers:
         asker.task.cancel()
