@@ -36,9 +36,9 @@ def standing(answer: httpx.Response) -> tuple[int, int]:
     return int(answer.headers["x-queue-position"]), int(answer.headers["x-queue-estimate-ms"])
 
 
-def hold(service: Service, token: str, name: str = "") -> socket.socket:
+def hold(service: Service, token: str, name: str = "", model: str = "narrow") -> socket.socket:
     """One that has the slot of ``narrow``, or waits for it, until it is closed."""
-    url, body = httpx.URL(service.url), json.dumps({**BODY, "stream": True, "user": name}).encode()
+    url, body = httpx.URL(service.url), json.dumps({**BODY, "model": model, "stream": True, "user": name}).encode()
     head = f"POST {CHAT} HTTP/1.1\r\nHost: {url.host}\r\nAuthorization: Bearer {token}\r\nContent-Length: {len(body)}"
     wire = socket.create_connection((url.host, url.port))
     wire.sendall(head.encode() + b"\r\n\r\n" + body)
@@ -152,15 +152,18 @@ def test_a_stream_that_waited_says_what_was_known_when_it_began_to(service: Serv
 def test_after_a_failed_try_the_answer_says_how_long_it_waited_in_all(service: Service) -> None:
     for name, pause in (("first", 0.1), ("second", 0.1), ("alpha", 0.3)):
         service.standins[name].tell(token_seconds=pause)
-    with concurrent.futures.ThreadPoolExecutor(9) as pool:
+    with concurrent.futures.ThreadPoolExecutor(10) as pool:
         before = [pool.submit(ask, service, body={**BODY, "model": "three", "max_tokens": 8}) for _ in range(8)]
         until(lambda: service.metric("llm_slots_busy") == 8)
         for name in ("first", "second"):
-            service.standins[name].tell(error_status=500, error_times=1)
-        waited = pool.submit(ask, service, body={**BODY, "model": "three"})
+            service.standins[name].tell(error_status=500, error_times=2)
+        with hold(service, service.tokens["ann"], model="three"):  # who leaves
+            queued(service, 1)
+            waited = pool.submit(ask, service, body={**BODY, "model": "three"})
+            queued(service, 2)
         answers = [one.result() for one in (*before, waited)]
     assert {answer.status_code for answer in answers} == {200}
-    assert standing(answers[-1])[0] == 1
+    assert standing(answers[-1])[0] == 2  # not where it stood when it came back
     assert int(answers[-1].headers["x-queue-ms"]) > 0
 
 
