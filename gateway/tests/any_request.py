@@ -164,13 +164,21 @@ class Asked:
             return self._fault_in_stream(body.decode("utf-8", "replace"))
         told = json.loads(body)
         if status == 200:
-            return (
-                "" if WHOLE[self.kind] in told and not self.stream_wished else f"not what was asked for: {body[:300]!r}"
-            )
+            right = not self.stream_wished and all(WHOLE[self.kind] in answer for answer in self._answers_in(told))
+            return "" if right else f"not what was asked for: {body[:300]!r}"
         self.end += f" {told['error'].get('code') or told['error']['type']}"
         if status not in STATUSES:
             return f"status {status}: {body[:300]!r}"
         return self._fault_in_error(told)
+
+    def _answers_in(self, told: object) -> list:
+        """llama-server's own form has no place for several answers: they come as a list."""
+        count = self.fields.get("n", 1)
+        if self.kind != "infill" or count == 1:
+            return [told]
+        if not isinstance(told, list) or len(told) != count:
+            raise ValueError(f"not {count} answers")
+        return told
 
     @property
     def stream_wished(self) -> bool:

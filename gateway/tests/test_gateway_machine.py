@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 import httpx
 import psutil
@@ -136,10 +137,17 @@ class World:
     # -- calm ------------------------------------------------------------------------------------------------------------
     def calm_down(self) -> None:
         for name, standin in self.service.standins.items():
-            if standin.process.poll() is not None:
-                standin.start()
-            standin.tell(**QUIET)
+            until(partial(self._is_quiet, standin))
             self.set_state(name, "ready")
+
+    def _is_quiet(self, standin: StandIn) -> bool:
+        """One that was told to crash may be doing so while it is told to be quiet: the next one is told again."""
+        if standin.process.poll() is not None:
+            standin.start()
+        with contextlib.suppress(httpx.HTTPError):
+            standin.tell(**QUIET)
+            return True
+        return False
 
     def nothing_is_left(self) -> None:
         until(lambda: not self.left(), 60)
