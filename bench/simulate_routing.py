@@ -134,6 +134,10 @@ def scenarios() -> dict[str, tuple[Park, object]]:
             Park(spread=0.3),
             Load(conversations=200, rate=0.1, think=1000),
         ),
+        "one system prompt that nobody has read, 4 replicas": (
+            Park(4, 4, Machine(slots=2, reading=140)),
+            Load(conversations=48, turns=1, rate=0.4, system=1000, first=(25, 0.3), answer=(16, 0.3)),
+        ),
         "more than they can do": (few, Load(conversations=400, rate=1.5)),
         "one slot each": (Park(machine=one_slot), Load(conversations=300, rate=0.3)),
         "16 slots each, 4 replicas": (Park(4, 4, sixteen), Load(conversations=300, rate=0.12)),
@@ -200,10 +204,9 @@ def decisions(replicas: int = 1000, chains: int = 100_000) -> str:
         choice = fleet.choose(Request(1250, 200), now, prompt)
         taken.append(time.thread_time() - began)
         if choice is not None and choice.member.is_free:
-            fleet.take(choice.member, now, choice.reads)
-            leases.append((choice.member, now))
+            leases.append(fleet.take(choice, now, prompt))
         if len(leases) > 2 * replicas:
-            fleet.give_back(*leases.pop(chance.randrange(len(leases))), now)
+            fleet.give_back(leases.pop(chance.randrange(len(leases))), now)
     return (
         f"decision, {replicas:,} replicas, {chains:,} chains of ten parts: {1e6 * quantile(taken, 0.5):.0f} µs median, "
         f"{1e6 * quantile(taken, 0.99):.0f} µs p99 (wanted ≤ {WANTED_MICROSECONDS}); {megabytes:.0f} MB "

@@ -72,27 +72,40 @@ class Request:
 
 def seconds(candidate: Candidate, request: Request) -> float:
     """Expected until the last token of the answer, and taken from others."""
-    reading = max(request.prompt - candidate.cached, 0.0) / candidate.reading
+    left = request.prompt - candidate.cached
+    reading = left / candidate.reading if left > 0 else 0.0
     own = candidate.wait + candidate.unread / candidate.reading + reading + request.answer / candidate.writing
     later = reading * candidate.reads_of_late
-    others = min(candidate.busy, candidate.slots - 1)
+    others = candidate.busy if candidate.busy < candidate.slots else candidate.slots - 1
     if others <= 0 or candidate.others_writing <= 0:
         return own + later
-    slower = BOTH_LAST * request.answer * max(1 / candidate.writing - 1 / candidate.others_writing, 0.0)
+    more = 1 / candidate.writing - 1 / candidate.others_writing
+    slower = BOTH_LAST * request.answer * more if more > 0 else 0.0
     # The others come to their end, and it is written faster then.
     return own - slower + others * (reading + slower) + later
 
 
-def by_cost(candidates: Sequence[Candidate], request: Request, cursor: int) -> Candidate | None:
-    """May be one without a free slot: waiting for it is better than any other then."""
-    return _least(candidates, lambda candidate: seconds(candidate, request), cursor)
+def by_cost(
+    candidates: Sequence[Candidate],
+    request: Request,
+    cursor: int,
+    has_less: Callable[[Candidate], bool] = lambda candidate: False,
+) -> Candidate | None:
+    """May be one without a free slot: waiting for it is better than any other then. ``has_less`` is asked of those only that
+    would be chosen: whether it remembers less than was thought, which is corrected then."""
+    costs = [seconds(candidate, request) for candidate in candidates]
+    while costs:
+        place = _least(costs, cursor)
+        if not has_less(candidates[place]):
+            return candidates[place]
+        costs[place] = seconds(candidates[place], request)
+    return None
 
 
 def least_busy(candidates: Sequence[Candidate], request: Request, cursor: int) -> Candidate | None:
     """Relative to slots."""
-    return _least(
-        [candidate for candidate in candidates if candidate.is_free], lambda candidate: candidate.load, cursor
-    )
+    free = [candidate for candidate in candidates if candidate.is_free]
+    return free[_least([candidate.load for candidate in free], cursor)] if free else None
 
 
 def round_robin(candidates: Sequence[Candidate], request: Request, cursor: int) -> Candidate | None:
@@ -112,16 +125,11 @@ def by_hash(candidates: Sequence[Candidate], request: Request, cursor: int) -> C
     return max(within, key=lambda candidate: hash((request.key, candidate.id)))
 
 
-def _least(candidates: Sequence[Candidate], figure: Callable[[Candidate], float], cursor: int) -> Candidate | None:
-    least = float("inf")
-    equals: list[Candidate] = []
-    for candidate in candidates:
-        value = figure(candidate)
-        if value < least - NEARLY:
-            least, equals = value, [candidate]
-        elif value <= least + NEARLY:
-            equals.append(candidate)
-    return equals[cursor % len(equals)] if equals else None
+def _least(figures: Sequence[float], cursor: int) -> int:
+    """Its place; among equals the cursor decides."""
+    limit = min(figures) + NEARLY
+    equals = [place for place, figure in enumerate(figures) if figure <= limit]
+    return equals[cursor % len(equals)]
 
 
 CHOOSERS: dict[Policy, Callable[[Sequence[Candidate], Request, int], Candidate | None]] = {

@@ -10,106 +10,40 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, islice
-from math import exp
 
+from cluster import balancer
 from cluster.balancer import CHOOSERS, Candidate, Policy, Request, seconds
-from cluster.prefixes import NOTHING, Prefixes, Prompt
+from cluster.members import Held, Member, Recent, Taken
+from cluster.prefixes import MOST_HOLDERS, NOTHING, Prefixes, Prompt
 from cluster.speeds import Durations, Speeds, Usual
 
 ALL = 64
 QUICKEST = 8
 OF_LATE = 50  # requests of each, on average
+WORTH_WAITING_FOR = 50.0  # tokens; fewer are read so soon that nobody has to know
 FIRST_DURATION = 5.0  # seconds; what a request is taken for before any was seen
-
-
-class Reading:
-    """A prompt that is read, and tokens of it that are left."""
-
-    __slots__ = ("tokens",)
-
-    def __init__(self, tokens: float) -> None:
-        self.tokens = tokens
-
-
-class Recent:
-    """A sum in which what was added counts less as time passes, however it is told."""
-
-    __slots__ = ("_at", "_sum")
-
-    def __init__(self) -> None:
-        self._sum = self._at = 0.0
-
-    def add(self, value: float, now: float, span: float) -> None:
-        self._sum, self._at = self.value(now, span) + value, now
-
-    def value(self, now: float, span: float) -> float:
-        return self._sum * exp((self._at - now) / span) if self._sum else 0.0
-
-
-class Member:
-    """``began``: when each of its slots that are taken was; ``promised``: requests that wait for it and for no other;
-    ``memory``: by what its cache is known; ``readings``: prompts that it has to read yet, as far as is known, in that order;
-    ``elsewhere``: slots that others than this fleet have taken; ``seen_at``: until when the figures are told."""
-
-    __slots__ = (
-        "began", "busy_seconds", "elsewhere", "id", "is_open", "memory", "promised", "read", "reading_seconds", "readings",
-        "score", "seen_at", "slots", "speeds",
-    )  # fmt: skip
-
-    def __init__(self, number: int, slots: int, memory: int, speeds: Speeds) -> None:
-        self.id = number
-        self.slots = slots
-        self.memory = memory
-        self.is_open = True
-        self.elsewhere = 0
-        self.speeds = speeds
-        self.began: list[float] = []
-        self.promised = 0
-        self.readings: list[Reading] = []
-        self.read = Recent()
-        # Seconds of all its slots together that they were taken, and in which it read; differences are what counts.
-        self.busy_seconds = self.reading_seconds = 0.0
-        self.seen_at = 0.0
-        self.score: float | None = None  # in the order of the quickest; none: not in it
-
-    @property
-    def busy(self) -> int:
-        return len(self.began)
-
-    @property
-    def is_free(self) -> bool:
-        return len(self.began) + self.elsewhere < self.slots
-
-    def unread(self, now: float) -> float:
-        """Tokens."""
-        left = sum([reading.tokens for reading in self.readings])
-        return max(left - self.speeds.reading * (now - self.seen_at), 0.0) if left else 0.0
-
-    def advance(self, now: float) -> None:
-        """Prompts are read one after the other."""
-        passed, self.seen_at = now - self.seen_at, now
-        self.busy_seconds += len(self.began) * passed
-        speed = self.speeds.reading
-        able = passed * speed
-        while self.readings and able > 0:
-            read = min(self.readings[0].tokens, able)
-            able -= read
-            self.reading_seconds += read / speed
-            self.readings[0].tokens -= read
-            if self.readings[0].tokens <= 0:
-                del self.readings[0]
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """``member`` may have no free slot: then waiting for it is expected to be better than any that has. ``cached``: the share of
-    the prompt that it is thought to remember; ``reads``: tokens that it has to read, ``unread`` those of others before."""
+    """``member`` may have no free slot, or hold what this request begins with in one that is busy (``is_held``): then waiting for
+    it is expected to be better than any that is free. ``cached``: the share of the prompt that it is thought to remember;
+    ``reads``: tokens that it has to read, ``unread`` those of others before; ``lasts``: seconds, of which ``writes`` for the
+    answer."""
 
     member: Member
     cached: float
     reads: float = 0.0
     unread: float = 0.0
+    lasts: float = 0.0
+    writes: float = 0.0
+    is_held: bool = False
+
+    @property
+    def is_free(self) -> bool:
+        return self.member.is_free and not self.is_held
 
 
 class Fleet:
@@ -127,7 +61,9 @@ class Fleet:
         self._takes = 0  # by which "of late" is told
         self._span = float(OF_LATE)
         self._read = Recent()  # by all
+        self._mean_read, self._mean_read_at = 0.0, 0  # by each, after so many takes
         self._numbers: list[int] = []  # of all, while there are many
+        self._held = Held()
 
     # -- who there is ----------------------------------------------------------------------------------------------------
     def put(self, number: int, slots: int) -> Member:
@@ -137,6 +73,7 @@ class Fleet:
             member = self.members[number] = Member(number, slots, 0, Speeds(self.usual))
             self.forget(member)
             self._span = float(OF_LATE * len(self.members))
+            self._mean_read_at = -1
         member.slots = slots
         self._place(member)
         return member
@@ -145,6 +82,7 @@ class Fleet:
         self.members.pop(member.id, None)
         self._by_memory.pop(member.memory, None)
         self._span = float(OF_LATE * max(len(self.members), 1))
+        self._mean_read_at = -1
         member.is_open = False
         self._out_of_order(member)
 
@@ -159,44 +97,54 @@ class Fleet:
         self._by_memory.pop(member.memory, None)
         self._memories += 1
         member.memory = self._memories
+        member.idle.clear()
+        member.host.clear()
         self._by_memory[member.memory] = member
 
     def remember(self, member: Member, prompt: Prompt) -> None:
-        """It has read the whole, and is done with it."""
+        """It has the whole in its cache."""
         self.prefixes.remember(prompt, member.memory)
 
     # -- slots -----------------------------------------------------------------------------------------------------------
-    def take(self, member: Member, now: float, reads: float = 0.0) -> Reading:
-        """``reads``: tokens."""
+    def take(self, choice: Choice, now: float, prompt: Prompt = NOTHING) -> Taken:
+        """One of the member's, for what was chosen."""
+        member = choice.member
         member.advance(now)
-        member.began.append(now)
-        reading = Reading(reads)
+        taken = Taken(member, prompt, choice.reads, now, choice.lasts, choice.writes)
+        member.take(taken)
+        self._held.add(taken)
         self._takes += 1
-        if reads > 0:
-            member.readings.append(reading)
+        if choice.reads > 0:
+            member.readings.append(taken)
             for recent in (member.read, self._read):
-                recent.add(reads, self._takes, self._span)
+                recent.add(choice.reads, self._takes, self._span)
         self._place(member)
-        return reading
+        return taken
 
     @staticmethod
-    def has_read(member: Member, reading: Reading, now: float) -> None:
+    def has_read(taken: Taken, now: float) -> None:
         """Or will not read it any more. It may have been taken for read already."""
-        member.advance(now)
-        if reading in member.readings:
-            member.readings.remove(reading)
+        taken.member.advance(now)
+        taken.ends = now + taken.writes
+        if taken in taken.member.readings:
+            taken.member.readings.remove(taken)
 
-    def give_back(self, member: Member, began: float, now: float) -> None:
-        member.advance(now)
-        member.began.remove(began)
-        self.durations.see(now - began)
+    def give_back(self, taken: Taken, now: float, *, was_read: bool = True) -> None:
+        """``was_read``: it is known that the replica has read the whole prompt."""
+        member = taken.member
+        self.has_read(taken, now)
+        member.give_back(taken, was_read)
+        self._held.discard(taken)
+        self.durations.see(now - taken.began)
+        if was_read and taken.memory == member.memory:
+            self.remember(member, taken.prompt)
         self._place(member)
 
     def wait(self, member: Member, now: float) -> float:
         """Seconds until it has a slot for one more."""
         if member.is_free:
             return 0.0
-        soonest = min((self.durations.left(now - began) for began in member.began), default=self.durations.mean)
+        soonest = min((self.durations.left(now - taken.began) for taken in member.taken), default=self.durations.mean)
         return soonest + member.promised * self.durations.mean / max(member.slots, 1)
 
     def taken_elsewhere(self, member: Member, slots: int) -> None:
@@ -206,8 +154,10 @@ class Fleet:
 
     def _reads_of_late(self, member: Member) -> float:
         """By what the others read; where nothing was read, nothing is lost."""
-        read = self._read.value(self._takes, self._span)
-        return len(self.members) * member.read.value(self._takes, self._span) / read if read else 0.0
+        if self._mean_read_at != self._takes:
+            self._mean_read_at = self._takes
+            self._mean_read = self._read.value(self._takes, self._span) / max(len(self.members), 1)
+        return member.read.value(self._takes, self._span) / self._mean_read if self._mean_read else 0.0
 
     # -- the choice ------------------------------------------------------------------------------------------------------
     def choose(
@@ -217,9 +167,11 @@ class Fleet:
         prompt: Prompt = NOTHING,
         refused: Collection[int] = (),
         kept: float | None = None,
+        *,
+        may_wait: bool = True,
     ) -> Choice | None:
         """None when nobody can have it, but those ``refused``. ``kept``: the share of what replicas should remember
-        that they do, as was seen. The cursor moves on."""
+        that they do, as was seen. ``may_wait``: though a slot is free. The cursor moves on."""
         self._cursor += 1
         by_cost = self.policy is Policy.COST
         if by_cost and self._order:
@@ -236,18 +188,68 @@ class Fleet:
             for member in members
             if member.is_open and member.id not in refused
         ]
-        chosen = CHOOSERS[self.policy](candidates, request, self._cursor)
+        if not may_wait:
+            candidates = [candidate for candidate in candidates if candidate.is_free] or candidates
+        if by_cost:
+            has_less = partial(self._has_less, prompt, known, kept * request.prompt / size)
+            chosen = balancer.by_cost(candidates, request, self._cursor, has_less)
+        else:
+            chosen = CHOOSERS[self.policy](candidates, request, self._cursor)
         if chosen is None:
             return None
+        if by_cost and may_wait and (held := self._worth_waiting_for(prompt, request, now, refused, kept, chosen)):
+            return held
         member = self.members[chosen.id]
         reads = max(request.prompt - chosen.cached, 0.0)
-        return Choice(member, known.get(member.memory, 0) / size, reads, chosen.unread)
+        writes = request.answer / chosen.writing
+        lasts = (reads + chosen.unread) / chosen.reading + writes
+        return Choice(member, known.get(member.memory, 0) / size, reads, chosen.unread, lasts, writes)
+
+    def _has_less(self, prompt: Prompt, known: dict[int, int], tokens: float, candidate: Candidate) -> bool:
+        """Whether it has less of the prompt for this request than was ``known``, as others use it; that is corrected then.
+        ``tokens``: of each byte."""
+        if not candidate.cached or not candidate.busy:
+            return False
+        memory = self.members[candidate.id].memory
+        had = known[memory]
+        known[memory] = self.members[candidate.id].lends(prompt, had)
+        candidate.cached = known[memory] * tokens
+        return known[memory] < had
+
+    def _worth_waiting_for(
+        self, prompt: Prompt, request: Request, now: float, refused: Collection[int], kept: float, chosen: Candidate
+    ) -> Choice | None:
+        """A replica one of whose busy slots holds what this prompt begins with, if waiting for that slot and reading only the
+        rest costs less than the one chosen."""
+        size, holders = self._held.most_of(prompt)
+        cached = size / (prompt.size or 1) * kept * request.prompt
+        if cached < chosen.cached + WORTH_WAITING_FOR:
+            return None
+        # Nothing is lost later by one copy more of what several want at once.
+        chosen.reads_of_late = 0.0
+        best, least = None, seconds(chosen, request)
+        for taken in islice(holders, MOST_HOLDERS):
+            member = taken.member
+            if not member.is_open or member.id in refused or taken.memory != member.memory:
+                continue
+            left = taken.ends - now if taken.ends > now else self.durations.left(now - taken.began)
+            if left >= least:
+                continue
+            made = self._candidate(member, cached, now)
+            reads = max(request.prompt - cached, 0.0)
+            own = reads / made.reading + request.answer / made.writing
+            made.wait = left + member.promised * own
+            made.unread, made.busy = 0.0, max(made.busy - 1, 0)
+            made.reads_of_late = 0.0
+            if (cost := seconds(made, request)) < least:
+                least, best = cost, Choice(member, size / prompt.size, reads, is_held=True)
+        return best
 
     def _candidate(self, member: Member, cached: float, now: float) -> Candidate:
-        busy, speeds = len(member.began) + member.elsewhere, member.speeds
+        busy, speeds = len(member.taken) + member.elsewhere, member.speeds
         if self.policy is not Policy.COST:
             return Candidate(member.id, member.slots, busy)
-        at_work = min(busy + 1, max(member.slots, 1))
+        at_work = busy + 1 if busy < member.slots else max(member.slots, 1)
         wait = self.wait(member, now) if busy >= member.slots else 0.0
         made = Candidate(member.id, member.slots, busy, wait, speeds.reading, speeds.writing(at_work), cached)
         if member.readings and not wait:

@@ -13,6 +13,7 @@ What a replica is reading at the moment is not remembered yet: llama-server lend
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -38,6 +39,28 @@ class Prompt:
             return 0
         first = next((place for place, is_answer in enumerate(self.answers) if is_answer), len(self.hashes))
         return self.hashes[max(first - 1, 0)]
+
+    def read_to(self, place: int) -> int:
+        """Bytes that one has in its cache who has read up to that part: it has written the answer that follows, most likely."""
+        following = place + 1
+        return self.sizes[following if following < len(self.answers) and self.answers[following] else place]
+
+    def place_of(self, size: int) -> int:
+        """The part up to which one has read at least who has so many bytes in its cache, of ``read_to``."""
+        place = bisect_left(self.sizes, size)
+        return place - 1 if place and self.answers[place] else place
+
+    def begins_as(self, other: Prompt, place: int) -> bool:
+        """Up to that part of the other one."""
+        return len(self.hashes) > place and self.hashes[place] == other.hashes[place]
+
+    def common(self, other: Prompt) -> int:
+        """Bytes of the other one that one has in its cache who has read this one."""
+        low, high = 0, min(len(self.hashes), len(other.hashes))
+        while low < high:  # each hash stands for all before it
+            middle = (low + high + 1) // 2
+            low, high = (middle, high) if self.hashes[middle - 1] == other.hashes[middle - 1] else (low, middle - 1)
+        return other.read_to(low - 1) if low else 0
 
 
 NOTHING = Prompt()
@@ -85,22 +108,15 @@ class Prefixes:
             young, old = self._young.get(digest), self._old.get(digest)
             if young is None and old is None:
                 continue
-            size = self._size(prompt, place)
+            size, count = prompt.read_to(place), len(found)
             for holders in (young, old):
                 if holders is not None:
                     self._note(found, holders, wanted, size)
-            wanted = [replica for replica in wanted if replica not in found]
+            if len(found) > count:
+                wanted = [replica for replica in wanted if replica not in found]
             if not wanted and len(found) >= MOST_HOLDERS:
                 break
         return found
-
-    @staticmethod
-    def _size(prompt: Prompt, place: int) -> int:
-        """Whoever has read up to there has written the answer that follows, most likely."""
-        following = place + 1
-        if following < len(prompt.answers) and prompt.answers[following]:
-            return prompt.sizes[following]
-        return prompt.sizes[place]
 
     @staticmethod
     def _note(found: dict[int, int], holders: Holders, wanted: list[int], size: int) -> None:

@@ -247,7 +247,7 @@ class AnswerStream:
         if self._exchange.lease is not None:
             self._exchange.lease.release()
         self._exchange.settle_failure(error)
-        return errors.as_event(error, self._exchange.endpoint.protocol)
+        return errors.as_event(self._exchange.about_its_input(error), self._exchange.endpoint.protocol)
 
     def _end(self, outcome: str) -> None:
         if self._done:

@@ -147,10 +147,10 @@ def budget_used_up() -> GatewayError:
     return GatewayError(429, "insufficient_quota", template, "insufficient_quota")
 
 
-def context_length_exceeded(prompt: int, context: int) -> GatewayError:
+def context_length_exceeded(prompt: int, context: int, param: str | None = None) -> GatewayError:
     template = _("The prompt has %(prompt)d tokens, the model's context holds %(context)d.")
     values = {"prompt": prompt, "context": context}
-    return GatewayError(400, "context_length_exceeded", template, param="messages", values=values)
+    return GatewayError(400, "context_length_exceeded", template, param=param, values=values)
 
 
 def not_supported(template: Any, param: str | None = None, **values: Any) -> GatewayError:

@@ -192,7 +192,7 @@ class Exchange:
             return
         tokens, longest = await counting.told_before(self), bodies.in_engine(context)
         if tokens is not None and tokens >= longest:
-            raise errors.context_length_exceeded(tokens, longest)
+            raise errors.context_length_exceeded(tokens, longest, self.endpoint.required)
 
     @property
     def most_tokens(self) -> int:
@@ -289,7 +289,10 @@ class Exchange:
         replica, path, raw = lease.replica.view, self.endpoint.upstream_path, self.raw
         if self._continuation is not None:
             path, raw = await self._continuation.request(replica)
-        response = await upstream.open_answer(replica, path, raw)
+        try:
+            response = await upstream.open_answer(replica, path, raw)
+        except GatewayError as error:
+            raise self.about_its_input(error) from error
         try:
             first = await (upstream.first_event if self.streams else upstream.whole_answer)(response)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
@@ -299,6 +302,12 @@ class Exchange:
             response.close()
             raise
         return response, first
+
+    def about_its_input(self, error: GatewayError) -> GatewayError:
+        """Engines do not say in which field the text stands that is too long."""
+        if error.code == "context_length_exceeded":
+            error.param = self.endpoint.required
+        return error
 
     @property
     def streams(self) -> bool:

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from time import monotonic
 
 from cluster.balancer import Policy, Request
-from cluster.fleet import Choice, Fleet, Member, Reading
-from cluster.prefixes import NOTHING, Prompt
+from cluster.fleet import Choice, Fleet
+from cluster.members import Member, Taken
+from cluster.prefixes import Prompt
 from cluster.speeds import Mean
 from gateway.breaker import Breaker, RetryBudget
 from gateway.usage import TokenCount
@@ -39,6 +40,11 @@ class ReplicaSlots:
         return self.member.busy
 
     @property
+    def since(self) -> list[float]:
+        """When each slot that this process has was taken."""
+        return [taken.began for taken in self.member.taken]
+
+    @property
     def serves(self) -> bool:
         return self.aside_since is None and self.view.state == State.READY
 
@@ -54,11 +60,9 @@ class Placement:
     ``reading_seconds``: the member's, when the slot was taken and when the prompt was read, and at the end the differences."""
 
     replica: ReplicaSlots
-    began: float
-    prompt: Prompt
     cached: float
     unread: float
-    reading: Reading
+    taken: Taken
     busy_seconds: float
     reading_seconds: float
     was_read: bool = False
@@ -135,22 +139,24 @@ class Router:
             replica.breaker.succeeded()
 
     # -- the way of a request ----------------------------------------------------------------------------------------------
-    def choice(self, prompt: Prompt, tokens: Request, excluded: frozenset[int]) -> Choice | None:
-        """None when nobody can have it. The one chosen may have no free slot: waiting for it is better than any other."""
+    def choice(
+        self, prompt: Prompt, tokens: Request, excluded: frozenset[int], *, may_wait: bool = True
+    ) -> Choice | None:
+        """None when nobody can have it. The one chosen may not be free: waiting for it is better than any other."""
         now, kept = monotonic(), self._kept.value
         if not self._ailing:
-            return self.fleet.choose(tokens, now, prompt, excluded, kept)
+            return self.fleet.choose(tokens, now, prompt, excluded, kept, may_wait=may_wait)
         refused = excluded | self._resting(now)
-        choice = self.fleet.choose(tokens, now, prompt, refused, kept)
+        choice = self.fleet.choose(tokens, now, prompt, refused, kept, may_wait=may_wait)
         if choice is None and not self._serves_anybody_but(refused):
             # A try is better than none.
-            choice = self.fleet.choose(tokens, now, prompt, excluded, kept)
+            choice = self.fleet.choose(tokens, now, prompt, excluded, kept, may_wait=may_wait)
         return choice
 
     def _resting(self, now: float) -> frozenset[int]:
         """After failures."""
         known = [(number, self.replicas[number]) for number in self._ailing if number in self.replicas]
-        return frozenset(number for number, replica in known if replica.breaker.rests(now, replica.member.began))
+        return frozenset(number for number, replica in known if replica.breaker.rests(now, replica.since))
 
     def _serving_but(self, refused: frozenset[int]) -> Iterator[ReplicaSlots]:
         return (replica for number, replica in self.replicas.items() if replica.serves and number not in refused)
@@ -161,28 +167,25 @@ class Router:
     def place(self, choice: Choice, prompt: Prompt) -> Placement:
         """Takes the slot."""
         member, now = choice.member, monotonic()
-        reading = self.fleet.take(member, now, choice.reads)
+        taken = self.fleet.take(choice, now, prompt)
         replica, (busy, read) = self.replicas[member.id], (member.busy_seconds, member.reading_seconds)
-        return Placement(replica, now, prompt, choice.cached, choice.unread, reading, busy, read)
+        return Placement(replica, choice.cached, choice.unread, taken, busy, read)
 
     def has_read(self, placement: Placement) -> None:
         """It works, and has the prompt in its cache."""
         if not placement.was_read:
             placement.was_read = True
             member = placement.replica.member
-            self.fleet.has_read(member, placement.reading, monotonic())
+            self.fleet.has_read(placement.taken, monotonic())
             placement.reading_seconds = member.reading_seconds
         self.succeeded(placement.replica)
 
     def give_back(self, placement: Placement) -> None:
         member, now = placement.replica.member, monotonic()
-        self.fleet.has_read(member, placement.reading, now)
-        self.fleet.give_back(member, placement.began, now)
-        if now > placement.began:
-            placement.at_work = max(round((member.busy_seconds - placement.busy_seconds) / (now - placement.began)), 1)
+        self.fleet.give_back(placement.taken, now, was_read=placement.was_read)
+        if (passed := now - placement.taken.began) > 0:
+            placement.at_work = max(round((member.busy_seconds - placement.busy_seconds) / passed), 1)
         placement.reading_seconds = member.reading_seconds - placement.reading_seconds
-        if placement.was_read and placement.prompt is not NOTHING:
-            self.fleet.remember(member, placement.prompt)
 
     def learn(self, placement: Placement, count: TokenCount) -> None:
         """From what the engine says of an answer, whose slot was given back."""

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from time import monotonic
 
 from cluster.balancer import Policy, Request
-from cluster.fleet import Choice, Member
+from cluster.fleet import Choice
+from cluster.members import Member
 from cluster.prefixes import NOTHING, Prompt
 from gateway import errors, metrics
 from gateway.expectation import Expectation
@@ -212,8 +213,13 @@ class ModelPool:
         """A slot that is free right now, unless others wait for it or waiting for another is better."""
         if self._queue or not self.router.has_free_slot:
             return None
-        choice = self.router.choice(request.prompt, request.tokens, request.excluded)
-        return self._lease(choice, request) if choice is not None and choice.member.is_free else None
+        choice = self._choose(request)
+        return self._lease(choice, request) if choice is not None and choice.is_free else None
+
+    def _choose(self, request: SlotRequest, waited: float = 0.0) -> Choice | None:
+        """Nobody is refused for waiting too long who let free slots pass."""
+        may_wait = request.deadline is None and waited < self.queue_wait / 2
+        return self.router.choice(request.prompt, request.tokens, request.excluded, may_wait=may_wait)
 
     def _lease(self, choice: Choice, request: SlotRequest) -> Lease:
         self._used_at = monotonic()
@@ -228,8 +234,8 @@ class ModelPool:
         """Whether it takes one of the slots that are free."""
         request = waiter.request
         self._waits_for_nobody(waiter)
-        choice = self._choice = self.router.choice(request.prompt, request.tokens, request.excluded)
-        if choice is None or choice.member.is_free:
+        choice = self._choice = self._choose(request, monotonic() - waiter.began)
+        if choice is None or choice.is_free:
             return choice is not None
         waiter.waits_for = choice.member
         choice.member.promised += 1

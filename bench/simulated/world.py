@@ -104,9 +104,9 @@ class World:
         pool = ModelPool(self._view(), 10**6, 10**12, 30.0, 3600.0, policy=self._policy)
         choice, place = pool.router.choice, pool.router.place
 
-        def timed(*arguments: Any) -> Choice | None:
+        def timed(*arguments: Any, **more: Any) -> Choice | None:
             began = thread_time()
-            chosen = choice(*arguments)
+            chosen = choice(*arguments, **more)
             self.outcome.decisions.append(thread_time() - began)
             return chosen
 

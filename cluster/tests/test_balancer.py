@@ -80,6 +80,19 @@ def test_equals_take_turns():
         assert turns == {0: 10, 1: 10, 2: 10}, policy
 
 
+def test_who_would_be_chosen_is_asked_whether_it_has_less():
+    asked = []
+
+    def has_less(candidate: Candidate) -> bool:
+        asked.append(candidate.id)
+        candidate.cached -= 400 if candidate.id == 1 else 0
+        return candidate.id == 1
+
+    candidates = [Candidate(number, 2, cached=500 - 100 * number, reading=100) for number in range(1, 4)]
+    chosen = by_cost(candidates, Request(1000, 100), 0, has_less)
+    assert (chosen.id, asked) == (2, [1, 2])
+
+
 def test_nobody_is_chosen_among_none():
     assert [choose([], ASK, 3) for choose in CHOOSERS.values()] == [None] * len(Policy)
     full = [candidate(1, busy=2, wait=1.0), candidate(2, slots=0)]

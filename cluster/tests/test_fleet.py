@@ -6,7 +6,8 @@ from collections import Counter
 import pytest
 
 from cluster.balancer import Policy, Request
-from cluster.fleet import ALL, Fleet
+from cluster.fleet import ALL, Choice, Fleet
+from cluster.members import Taken
 from cluster.prefixes import Prompt
 
 ASK = Request(prompt=1000, answer=100)
@@ -29,9 +30,7 @@ def ask(routed: Fleet, prompt: Prompt, now: float = 0.0) -> int:
     """One request from its beginning to its end."""
     choice = routed.choose(ASK, now, prompt)
     assert choice is not None
-    routed.take(choice.member, now)
-    routed.give_back(choice.member, now, now + 1)
-    routed.remember(choice.member, prompt)
+    routed.give_back(routed.take(Choice(choice.member, choice.cached), now, prompt), now + 1)
     return choice.member.id
 
 
@@ -63,8 +62,7 @@ def test_one_that_is_a_bit_faster_does_not_take_in_all_conversations(count: int)
     for number in range(50 * count):
         now = 20.0 * number
         choice = routed.choose(ASK, now, conversation(number))
-        routed.take(choice.member, now, choice.reads)
-        routed.give_back(choice.member, now, now + 20.0)
+        routed.give_back(routed.take(choice, now), now + 20.0)
         homes[choice.member.id] += 1
     assert len(homes) == count
     assert 50 < homes[3] < 150
@@ -75,7 +73,7 @@ def test_a_burst_fills_all_evenly(count: int) -> None:
     routed = fleet(count)
     for number in range(count):
         choice = routed.choose(ASK, 0.0, conversation(number))
-        routed.take(choice.member, 0.0)
+        routed.take(choice, 0.0)
     assert {member.busy for member in routed.members.values()} == {1}
 
 
@@ -93,7 +91,7 @@ def test_a_hot_prefix_gets_a_second_home_when_waiting_costs_more() -> None:
     for duration in (1.0, 30.0):
         routed.durations.see(duration)
     home = routed.members[ask(routed, OTHER)]
-    routed.take(home, 0.0)
+    routed.take(Choice(home, 1.0), 0.0)
     # It has been busy for long, and will be for longer than reading everything again takes. The other one has nothing to lose.
     choice = routed.choose(ASK, 25.0 - 1e-6, OTHER)
     assert choice.member is home  # about five seconds yet, for ten of reading
@@ -108,11 +106,11 @@ def test_who_has_much_to_read_yet_gets_the_next_one_later() -> None:
     routed = fleet(2)
     first = routed.choose(ASK, 0.0, OTHER).member
     other = routed.members[1 - first.id]
-    reading = routed.take(first, 0.0, reads=2000)
-    routed.take(other, 0.0, reads=1000)
+    taken = routed.take(Choice(first, 0.0, reads=2000), 0.0)
+    routed.take(Choice(other, 0.0, reads=1000), 0.0)
     assert (first.unread(0.0), first.unread(5.0), first.unread(30.0)) == (2000, 1500, 0)
     assert {routed.choose(ASK, 0.0).member for _ in range(4)} == {other}
-    routed.has_read(first, reading, 1.0)
+    routed.has_read(taken, 1.0)
     assert first.unread(1.0) == 0
     assert {routed.choose(ASK, 1.0).member for _ in range(4)} == {first}
 
@@ -120,12 +118,12 @@ def test_who_has_much_to_read_yet_gets_the_next_one_later() -> None:
 def test_seconds_of_reading_and_of_slots_are_added_up() -> None:
     routed = fleet(1)
     [member] = routed.members.values()
-    first = routed.take(member, 0.0, reads=500)
-    routed.take(member, 0.0, reads=1000)
-    routed.has_read(member, first, 4.0)  # sooner than thought
+    first = routed.take(Choice(member, 0.0, reads=500), 0.0)
+    routed.take(Choice(member, 0.0, reads=1000), 0.0)
+    routed.has_read(first, 4.0)  # sooner than thought
     assert (member.reading_seconds, member.busy_seconds) == (4, 8)
     assert member.unread(4.0) == 1000
-    routed.give_back(member, 0.0, 20.0)  # later than thought
+    routed.give_back(first, 20.0)  # later than thought
     assert (member.reading_seconds, member.busy_seconds) == (14, 40)
 
 
@@ -133,7 +131,7 @@ def test_how_long_the_machine_runs_says_nothing_of_a_replica() -> None:
     scores = []
     for now in (0.0, 1e6):
         routed = fleet(ALL + 10)
-        routed.take(routed.members[0], now, reads=200.0)
+        routed.take(Choice(routed.members[0], 0.0, reads=200.0), now)
         scores.append(routed.members[0].score)
     assert scores[0] == pytest.approx(scores[1])
 
@@ -171,8 +169,78 @@ def test_what_is_being_read_is_not_remembered_yet() -> None:
     """No slot lends another what it holds: the second of a burst would read everything again, beside the first."""
     routed = fleet(2)
     first = routed.choose(ASK, 0.0, OTHER)
-    routed.take(first.member, 0.0)
+    routed.take(first, 0.0)
     assert routed.choose(ASK, 0.0, OTHER).member is not first.member
+
+
+def hold(routed: Fleet, number: int, prompt: Prompt, lasts: float) -> Taken:
+    """That replica reads and answers it until then."""
+    return routed.take(Choice(routed.members[number], 0.0, lasts=lasts), 0.0, prompt)
+
+
+def test_what_is_held_is_waited_for_as_long_as_that_costs_less_than_reading_it() -> None:
+    """Reading takes ten seconds."""
+    routed = fleet(2)
+    hold(routed, 0, OTHER, lasts=4.0)
+    choice = routed.choose(ASK, 0.0, OTHER)
+    assert (choice.member.id, choice.is_free, choice.cached) == (0, False, 1.0)
+    assert routed.choose(ASK, 0.0, conversation(1)).is_free  # another prompt
+    assert routed.choose(ASK, 0.0, OTHER, may_wait=False).is_free
+    assert routed.choose(ASK, 0.0, OTHER, refused={0}).is_free
+    routed.open(routed.members[0], False)
+    assert routed.choose(ASK, 0.0, OTHER).is_free
+    routed.open(routed.members[0], True)
+    routed.members[0].promised = 1  # whoever waits already has it before
+    assert routed.choose(ASK, 0.0, OTHER).is_free
+    routed.members[0].promised = 0
+    hold(routed, 1, OTHER, lasts=2.0)
+    assert routed.choose(ASK, 0.0, OTHER).member.id == 1
+    routed.forget(routed.members[1])  # its process is another one
+    assert routed.choose(ASK, 0.0, OTHER).member.id == 0
+
+
+def test_a_copy_more_of_what_several_want_takes_nothing_away() -> None:
+    """That what is read displaces as much counts elsewhere."""
+    routed = fleet(2)
+    for number in range(2):
+        member = routed.members[number]
+        routed.give_back(routed.take(Choice(member, 0.0, reads=1000), 0.0, conversation(number)), 20.0)
+    routed.take(Choice(routed.members[0], 0.0, lasts=12.0), 20.0, OTHER)
+    assert routed.choose(ASK, 20.0, OTHER).is_free
+
+
+def test_nobody_waits_long_for_what_is_held() -> None:
+    routed = fleet(2)
+    taken = hold(routed, 0, OTHER, lasts=40.0)
+    choice = routed.choose(ASK, 0.0, OTHER)
+    assert (choice.member.id, choice.is_free) == (1, True)
+    routed.has_read(taken, 0.0)  # sooner than thought, and it has no answer to write
+    routed.durations.see(1.0)
+    assert not routed.choose(ASK, 0.5, OTHER).is_free
+
+
+@pytest.mark.parametrize("copies", [1, 2])
+def test_a_prefix_is_lent_to_as_many_as_slots_hold_it(copies: int) -> None:
+    routed = fleet(2, slots=3)
+    for taken in [hold(routed, 0, OTHER, lasts=1.0) for _ in range(copies)]:
+        routed.give_back(taken, 1.0)
+    for _ in range(copies):
+        choice = routed.choose(ASK, 1.0, OTHER)
+        assert (choice.member.id, choice.cached, choice.reads) == (0, 1, 0)
+        hold(routed, 0, OTHER, lasts=90.0)
+    choice = routed.choose(ASK, 1.0, OTHER)
+    assert (choice.member.id, choice.cached, choice.reads) == (1, 0, 1000)
+
+
+def test_who_may_not_wait_gets_what_is_free_though_it_costs_more() -> None:
+    routed = fleet(2, slots=1)
+    home = routed.members[ask(routed, OTHER)]
+    routed.durations.see(1.0)
+    hold(routed, home.id, conversation(1), lasts=1.0)
+    assert routed.choose(ASK, 0.5, OTHER).member is home
+    assert routed.choose(ASK, 0.5, OTHER, may_wait=False).member is not home
+    hold(routed, 1 - home.id, conversation(2), lasts=1.0)
+    assert routed.choose(ASK, 0.5, OTHER, may_wait=False).member is home  # nobody is free
 
 
 def test_a_memory_that_was_seen_to_be_short_counts_less() -> None:
@@ -188,7 +256,7 @@ def test_a_memory_that_was_seen_to_be_short_counts_less() -> None:
 
 def test_anything_in_any_order_leaves_it_right() -> None:
     chance, routed = random.Random(3), fleet(ALL + 10)
-    leases: list[tuple] = []
+    leases: list[Taken] = []
     for step in range(5000):
         now = float(step)
         match chance.randrange(6):
@@ -200,17 +268,17 @@ def test_anything_in_any_order_leaves_it_right() -> None:
                 member = chance.choice(list(routed.members.values()))
                 routed.open(member, not member.is_open)
             case 3 if leases:
-                member, began = leases.pop(chance.randrange(len(leases)))
-                routed.give_back(member, began, now)
+                routed.give_back(leases.pop(chance.randrange(len(leases))), now)
             case _:
-                choice = routed.choose(ASK, now, conversation(chance.randrange(50), 2))
-                if choice is not None and choice.member.is_free:
+                prompt = conversation(chance.randrange(50), 2)
+                choice = routed.choose(ASK, now, prompt)
+                if choice is not None and choice.is_free:
                     assert choice.member.is_open
-                    routed.take(choice.member, now)
-                    leases.append((choice.member, now))
-    for member, began in leases:
-        routed.give_back(member, began, 6000.0)
+                    leases.append(routed.take(choice, now, prompt))
+    for taken in leases:
+        routed.give_back(taken, 6000.0)
     assert {member.busy for member in routed.members.values()} == {0}
+    assert not routed._held
     for member in routed.members.values():
         routed.open(member, True)
     for number in range(3 * ALL, 4 * ALL):

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from itertools import accumulate
 
-from cluster.prefixes import MOST_HOLDERS, Prefixes, Prompt
+from cluster.prefixes import MOST_HOLDERS, NOTHING, Prefixes, Prompt
 
 
 def prompt(*parts: str, answers: tuple[int, ...] = ()) -> Prompt:
@@ -35,6 +35,25 @@ def test_whoever_was_asked_has_written_the_answer_too():
     prefixes.remember(prompt("q1"), 1)
     assert prefixes.matches(prompt("q1", "a1", "q2", answers=(1,))) == {1: 20}
     assert prefixes.matches(prompt("q1", "q2")) == {1: 10}
+
+
+def test_two_prompts_have_in_common_what_both_begin_with():
+    read = prompt("system", "q1")
+    assert read.common(prompt("system", "q1", "a1", "q2", answers=(2,))) == 30  # it has written that answer
+    assert read.common(prompt("system", "q2")) == 10
+    assert read.common(prompt("other", "q1")) == 0
+    assert read.common(NOTHING) == NOTHING.common(read) == 0
+    assert prompt("system", "q1", "a1", "q2").common(read) == 20
+
+
+def test_how_much_one_has_tells_to_where_it_has_read():
+    asked = prompt("system", "q1", "a1", "q2", "a2", "q3", answers=(2, 4))
+    for place in range(len(asked.hashes)):
+        found = asked.place_of(asked.read_to(place))
+        assert asked.read_to(found) == asked.read_to(place)
+        assert prompt("system", "q1", "a1", "q2", "a2", "q3"[:2]).begins_as(asked, found)
+        whole = ("system", "q1", "a1", "q2", "a2", "q3")
+        assert not prompt(*whole[:found]).begins_as(asked, found)
 
 
 def test_memory_has_a_hard_limit_and_keeps_what_is_used():

@@ -170,6 +170,7 @@ def test_too_long_a_prompt_does_not_wait_for_its_turn(service: Service, path: st
         answer = post(service, path, {"model": "narrow", **long})
         assert told(answer)[:2] == (400, "context_length_exceeded")
         assert "2048" in told(answer)[2]
+        assert answer.json()["error"]["param"] == ("messages" if path == CHAT else "prompt")
         assert asked(service) == before
     record = service.usage(answer.headers["x-request-id"])
     assert (record["outcome"], record["status"], record["cost"]) == ("refused", 400, 0)

@@ -134,4 +134,4 @@ def test_a_replica_whose_request_has_left_has_nothing_to_read_any_more(clock):
     assert made.replicas[0].member.unread(clock.now) == 1000
     made.give_back(first)
     assert made.replicas[0].member.unread(clock.now) == 0
-    assert made.choice(first.prompt, ASK, OTHERS).cached == 0
+    assert made.choice(first.taken.prompt, ASK, OTHERS).cached == 0

@@ -8,7 +8,9 @@ from time import monotonic
 
 import pytest
 
+from cluster.balancer import Request
 from cluster.fleet import FIRST_DURATION
+from cluster.prefixes import Prompt
 from gateway import slots
 from gateway.errors import GatewayError
 from gateway.slots import Lease, ModelPool, SlotRequest, Standing
@@ -117,6 +119,43 @@ async def test_who_cannot_use_what_is_free_keeps_nobody_from_it() -> None:
     leases[1].release()
     await settle()
     assert failed.served
+
+
+# -- what a busy slot holds ------------------------------------------------------------------------------------------------
+def holds(*, deadline: float | None = None) -> SlotRequest:
+    """Ten seconds of reading, five of writing."""
+    return SlotRequest("a", prompt=Prompt((7,), (4000,), (False,)), tokens=Request(1000, 100), deadline=deadline)
+
+
+async def test_who_wants_what_was_just_read_waits_for_that_slot() -> None:
+    pool = pool_of(2, 2)
+    first = await pool.take(holds())
+    pool.router.has_read(first.placement)
+    [second] = await joined(pool, holds())
+    await settle()
+    assert not second.served
+    assert (await pool.take(SlotRequest("b"))).standing == Standing(0, 0)  # another prompt
+    first.release()
+    await settle()
+    lease = second.task.result()
+    assert (lease.replica, lease.placement.cached) == (first.replica, 1)
+
+
+async def test_who_says_how_long_it_waits_takes_what_is_free() -> None:
+    pool = pool_of(2, 2)
+    first = await pool.take(holds())
+    pool.router.has_read(first.placement)
+    other = await pool.take(holds(deadline=monotonic() + 60))
+    assert (other.placement.cached, other.standing) == (0, Standing(0, 0))
+
+
+async def test_nobody_is_refused_who_let_free_slots_pass() -> None:
+    pool = ModelPool(view(1, 1), LIMIT, ROOM, coming_wait=30, queue_wait=0.6)
+    first = await pool.take(holds())
+    pool.router.has_read(first.placement)
+    second = await pool.take(holds())
+    assert second.replica is not first.replica
+    assert second.standing.position == 1
 
 
 # -- what is told ------------------------------------------------------------------------------------------------------------

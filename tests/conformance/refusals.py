@@ -58,7 +58,7 @@ FIELDS: dict[str, dict[str, tuple[dict[str, Any], str | None]]] = {
         "n_indent below 0": ({"n_indent": -1}, "n_indent"),
         "repeat_last_n of -1": ({"repeat_last_n": -1}, "repeat_last_n"),
         "pictures for a model without eyes": ({"prompt": {"prompt_string": "a", "multimodal_data": []}}, None),
-        "too long a prompt": ({"prompt": "word " * 3000}, "messages"),
+        "too long a prompt": ({"prompt": "word " * 3000}, "prompt"),
         **{f"{name} of the wrong type": ({name: "much"}, name) for name in NUMBERS},
         **{f"{name} as a number": ({name: 5}, name) for name in FLAGS},
     },
@@ -78,12 +78,12 @@ FIELDS: dict[str, dict[str, tuple[dict[str, Any], str | None]]] = {
         "an encoding_format that is none": ({"encoding_format": "roman"}, None),
         "nothing in a list": ({"input": [None]}, "prompt"),
         "tokens there are not": ({"input": [999_999]}, None),
-        "a text longer than the context": ({"input": "token1 " * 600}, "messages"),
+        "a text longer than the context": ({"input": "token1 " * 600}, "input"),
     },
     "rerank": {
         "a query of the wrong type": ({"query": 5}, "query"),
         "documents of the wrong type": ({"documents": [5]}, "documents"),
-        "a document longer than the context": ({"documents": ["token1 " * 600]}, "messages"),
+        "a document longer than the context": ({"documents": ["token1 " * 600]}, "documents"),
     },
     "tokenize": {
         "content of the wrong type": ({"content": [{}]}, None),
