@@ -141,7 +141,7 @@ def scenarios() -> dict[str, tuple[Park, object]]:
         "more than they can do": (few, Load(conversations=400, rate=1.5)),
         "one slot each": (Park(machine=one_slot), Load(conversations=300, rate=0.3)),
         "16 slots each, 4 replicas": (Park(4, 4, sixteen), Load(conversations=300, rate=0.12)),
-        "no host cache": (Park(machine=Machine(host=0)), Load(conversations=300, rate=0.4, think=60)),
+        "no host cache": (Park(machine=Machine(host=0, similarity=0.1)), Load(conversations=300, rate=0.4, think=60)),
         "large host cache": (Park(machine=Machine(host=60_000)), Load(**talk, think=60)),
     }
 

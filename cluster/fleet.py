@@ -28,10 +28,10 @@ FIRST_DURATION = 5.0  # seconds; what a request is taken for before any was seen
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """``member`` may have no free slot, or hold what this request begins with in one that is busy (``is_held``): then waiting for
-    it is expected to be better than any that is free. ``cached``: the share of the prompt that it is thought to remember;
-    ``reads``: tokens that it has to read, ``unread`` those of others before; ``lasts``: seconds, of which ``writes`` for the
-    answer."""
+    """``member`` may have no free slot, or hold what this request begins with in one that is busy (``held``, the hash of that):
+    then waiting for it is expected to be better than any that is free. ``cached``: the share of the prompt that it is thought to
+    remember; ``reads``: tokens that it has to read, ``unread`` those of others before; ``lasts``: seconds, of which ``writes``
+    for the answer."""
 
     member: Member
     cached: float
@@ -39,11 +39,12 @@ class Choice:
     unread: float = 0.0
     lasts: float = 0.0
     writes: float = 0.0
-    is_held: bool = False
+    held: int | None = None
+    is_read: bool = False
 
     @property
     def is_free(self) -> bool:
-        return self.member.is_free and not self.is_held
+        return self.member.is_free and self.held is None
 
 
 class Fleet:
@@ -66,7 +67,7 @@ class Fleet:
         self._held = Held()
 
     # -- who there is ----------------------------------------------------------------------------------------------------
-    def put(self, number: int, slots: int) -> Member:
+    def put(self, number: int, slots: int, *, has_host_cache: bool = True) -> Member:
         """Known from now on, or with another number of slots."""
         member = self.members.get(number)
         if member is None:
@@ -74,7 +75,7 @@ class Fleet:
             self.forget(member)
             self._span = float(OF_LATE * len(self.members))
             self._mean_read_at = -1
-        member.slots = slots
+        member.slots, member.has_host_cache = slots, has_host_cache
         self._place(member)
         return member
 
@@ -112,6 +113,7 @@ class Fleet:
         member.advance(now)
         taken = Taken(member, prompt, choice.reads, now, choice.lasts, choice.writes)
         member.take(taken)
+        self._held.is_read_again(prompt, choice.cached * prompt.size)
         self._held.add(taken)
         self._takes += 1
         if choice.reads > 0:
@@ -128,6 +130,14 @@ class Fleet:
         taken.ends = now + taken.writes
         if taken in taken.member.readings:
             taken.member.readings.remove(taken)
+
+    def has_waited(self, digest: int, seconds: float) -> None:
+        """Somebody who let free slots pass for what a busy one held, by its hash."""
+        self._held.add_wait(digest, seconds)
+
+    def is_left(self, taken: Taken) -> None:
+        """Its client has gone, so nobody knows how much of the prompt will be there when the slot is given back."""
+        self._held.discard(taken)
 
     def give_back(self, taken: Taken, now: float, *, was_read: bool = True) -> None:
         """``was_read``: it is known that the replica has read the whole prompt."""
@@ -168,10 +178,11 @@ class Fleet:
         refused: Collection[int] = (),
         kept: float | None = None,
         *,
-        may_wait: bool = True,
+        waited: float | None = 0.0,
     ) -> Choice | None:
         """None when nobody can have it, but those ``refused``. ``kept``: the share of what replicas should remember
-        that they do, as was seen. ``may_wait``: though a slot is free. The cursor moves on."""
+        that they do, as was seen. ``waited``: seconds for which it has let free slots pass; None: it takes one. The cursor moves
+        on."""
         self._cursor += 1
         by_cost = self.policy is Policy.COST
         if by_cost and self._order:
@@ -188,7 +199,7 @@ class Fleet:
             for member in members
             if member.is_open and member.id not in refused
         ]
-        if not may_wait:
+        if by_cost and waited is None:
             candidates = [candidate for candidate in candidates if candidate.is_free] or candidates
         if by_cost:
             has_less = partial(self._has_less, prompt, known, kept * request.prompt / size)
@@ -197,9 +208,12 @@ class Fleet:
             chosen = CHOOSERS[self.policy](candidates, request, self._cursor)
         if chosen is None:
             return None
-        if by_cost and may_wait and (held := self._worth_waiting_for(prompt, request, now, refused, kept, chosen)):
-            return held
         member = self.members[chosen.id]
+        if by_cost and waited is not None and prompt.hashes:
+            least = known.get(member.memory, 0)
+            held = self._worth_waiting_for(prompt, request, now, refused, kept, chosen, least, waited)
+            if held is not None:
+                return held
         reads = max(request.prompt - chosen.cached, 0.0)
         writes = request.answer / chosen.writing
         lasts = (reads + chosen.unread) / chosen.reading + writes
@@ -217,17 +231,34 @@ class Fleet:
         return known[memory] < had
 
     def _worth_waiting_for(
-        self, prompt: Prompt, request: Request, now: float, refused: Collection[int], kept: float, chosen: Candidate
+        self,
+        prompt: Prompt,
+        request: Request,
+        now: float,
+        refused: Collection[int],
+        kept: float,
+        chosen: Candidate,
+        known: int,
+        waited: float,
     ) -> Choice | None:
-        """A replica one of whose busy slots holds what this prompt begins with, if waiting for that slot and reading only the
-        rest costs less than the one chosen."""
-        size, holders = self._held.most_of(prompt)
-        cached = size / (prompt.size or 1) * kept * request.prompt
-        if cached < chosen.cached + WORTH_WAITING_FOR:
+        """A replica one of whose busy slots holds what this prompt begins with, of which the one chosen has ``known`` bytes, if
+        waiting for that slot and reading only the rest costs less.
+
+        Nobody waits longer than reading costs, and what others have waited since there was a new copy counts too, by the share
+        of it that one more copy would have saved them: so what several want all the time is read again until there are as many
+        copies as they need. It is the question how long to rent before one buys (ski rental; Karlin and others 1988)."""
+        place, holders = self._held.most_of(prompt, known)
+        size = prompt.read_to(place)
+        cached = size / prompt.size * kept * request.prompt
+        if not holders or cached < chosen.cached + WORTH_WAITING_FOR:
             return None
         # Nothing is lost later by one copy more of what several want at once.
         chosen.reads_of_late = 0.0
-        best, least = None, seconds(chosen, request)
+        digest, best = prompt.hashes[place], None
+        least = seconds(chosen, request)
+        if waited >= least:
+            return None
+        least -= self._held.waited(digest) / (1 + len(holders))
         for taken in islice(holders, MOST_HOLDERS):
             member = taken.member
             if not member.is_open or member.id in refused or taken.memory != member.memory:
@@ -239,10 +270,14 @@ class Fleet:
             reads = max(request.prompt - cached, 0.0)
             own = reads / made.reading + request.answer / made.writing
             made.wait = left + member.promised * own
+            # It is written as slowly as if that slot were taken again: others will have begun, too.
             made.unread, made.busy = 0.0, max(made.busy - 1, 0)
             made.reads_of_late = 0.0
             if (cost := seconds(made, request)) < least:
-                least, best = cost, Choice(member, size / prompt.size, reads, is_held=True)
+                least, best = (
+                    cost,
+                    Choice(member, size / prompt.size, reads, held=digest, is_read=taken not in member.readings),
+                )
         return best
 
     def _candidate(self, member: Member, cached: float, now: float) -> Candidate:

@@ -7,17 +7,22 @@ at the same time reads everything again, and has a copy of its own from then on.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from itertools import chain
 from math import exp
 
 from cluster.prefixes import NOTHING, Prompt
 from cluster.speeds import Speeds
 
-SIMILAR = 0.5  # of a prompt, which a slot has to hold to be given to it for that; see docs/routing.md
+# How much of a prompt a slot has to hold to be given to it for that: as engines are started, and their default without a host
+# cache; see docs/routing.md.
+SIMILAR, SIMILAR_WITHOUT_HOST = 0.5, 0.1
 KEPT = 0.5  # of what a slot holds: whoever would leave less of it has it put into the host cache first
 WORTH = 0.25  # of what the host cache gives back, which has to be of use
 HOST = 1  # times the slots: texts of the host cache that are known; how many it holds depends on their lengths
+
+
+MOST_WAITED_FOR = 1000  # prompts for which it is known how long others have waited
 
 
 class Taken:
@@ -58,11 +63,11 @@ class Recent:
 class Member:
     """``taken``: its slots that are; ``promised``: requests that wait for it and for no other; ``memory``: by what its cache is
     known; ``readings``: those that have to read yet, as far as is known, in that order; ``elsewhere``: slots that others than
-    this fleet have taken; ``seen_at``: until when the figures are told."""
+    this fleet have taken; ``seen_at``: until when the figures are told; ``returns``: slots that were given back so far."""
 
     __slots__ = (
-        "busy_seconds", "elsewhere", "host", "id", "idle", "is_open", "memory", "promised", "read", "reading_seconds",
-        "readings", "score", "seen_at", "slots", "speeds", "taken",
+        "busy_seconds", "elsewhere", "has_host_cache", "host", "id", "idle", "is_open", "memory", "promised", "read",
+        "reading_seconds", "readings", "returns", "score", "seen_at", "slots", "speeds", "taken",
     )  # fmt: skip
 
     def __init__(self, number: int, slots: int, memory: int, speeds: Speeds) -> None:
@@ -73,8 +78,9 @@ class Member:
         self.elsewhere = 0
         self.speeds = speeds
         self.taken: list[Taken] = []
-        self.promised = 0
+        self.promised = self.returns = 0
         self.readings: list[Taken] = []
+        self.has_host_cache = True
         self.idle: list[Prompt] = []  # what its other slots hold, the one unused for longest first
         self.host: list[Prompt] = []  # and its host cache, the oldest first
         self.read = Recent()
@@ -120,43 +126,54 @@ class Member:
         return min(max((text.common(prompt) for text in chain(self.idle, self.host)), default=0), size)
 
     def take(self, taken: Taken) -> None:
+        """As llama-server does it: see docs/routing.md."""
         self.taken.append(taken)
         if not self.idle and not self.host:
             return
         prompt = taken.prompt
-        taken.text = self._take_slot(prompt)
-        has = taken.text.common(prompt)
-        best = max(self.host, key=lambda text: text.common(prompt), default=NOTHING)
-        if best.common(prompt) > max(has, WORTH * best.size):
-            self.host.remove(best)
-            taken.text = best
-        for text in self.idle:
-            self._publish(text)
+        text = max(self.idle, key=lambda text: text.common(prompt), default=NOTHING)
+        common = text.common(prompt)
+        if common <= (SIMILAR if self.has_host_cache else SIMILAR_WITHOUT_HOST) * prompt.size:
+            text, common = self._longest_unused(), 0
+        if text is not NOTHING:
+            self.idle.remove(text)
+        if self.has_host_cache:
+            if common < KEPT * text.size or not common:
+                self._publish(text)
+                text = self._from_host(prompt, text)
+            for other in self.idle:
+                self._publish(other)
+        taken.text = text
 
-    def _take_slot(self, prompt: Prompt) -> Prompt:
-        """What the slot holds that is taken."""
-        best = max(self.idle, key=lambda text: text.common(prompt), default=NOTHING)
-        common = best.common(prompt)
-        if common <= SIMILAR * prompt.size:
-            if len(self.idle) + len(self.taken) <= self.slots:
-                return NOTHING  # it has one that was never used
-            best = self.idle[0]
-        if best is NOTHING:
-            return best
-        self.idle.remove(best)
-        if common < KEPT * best.size:
-            self._publish(best)
-        return best
+    def _longest_unused(self) -> Prompt:
+        """What the slot holds that was not used for longest; nothing, if one was never used."""
+        if not self.idle or len(self.idle) + len(self.taken) <= self.slots:
+            return NOTHING
+        return self.idle[0]
 
     def _publish(self, text: Prompt) -> None:
-        if any(kept is text for kept in self.host) or any(text.common(kept) >= text.size for kept in self.host):
+        """Into the host cache, unless it is there. What it contains is not needed there any more."""
+        if not text.hashes or any(kept is text or kept.contains(text) for kept in self.host):
             return
-        self.host = [kept for kept in self.host if kept.common(text) < kept.size]
+        self.host = [kept for kept in self.host if not text.contains(kept)]
         self.host.append(text)
         del self.host[: -HOST * self.slots]
 
+    def _from_host(self, prompt: Prompt, text: Prompt) -> Prompt:
+        """What the slot has of it then: what the host cache has more of, with less that is of no use, is not there any more."""
+        best, has = text, text.common(prompt)
+        useful = has / (text.size or 1)
+        for kept in self.host:
+            common = kept.common(prompt)
+            if common > has and common / kept.size > max(useful, WORTH):
+                best, has, useful = kept, common, common / kept.size
+        if best is not text:
+            self.host.remove(best)
+        return best
+
     def give_back(self, taken: Taken, was_read: bool) -> None:
         self.taken.remove(taken)
+        self.returns += 1
         text = taken.prompt if was_read else taken.text
         if text.hashes and taken.memory == self.memory:
             self.idle.append(text)
@@ -164,10 +181,12 @@ class Member:
 
 
 class Held:
-    """Who holds a prompt in a busy slot, by each hash of it."""
+    """Who holds a prompt in a busy slot, by each hash of it, and how long others have waited for that."""
 
     def __init__(self) -> None:
-        self._holders: dict[int, Taken | set[Taken]] = {}  # mostly one, and a set would take much more memory
+        # Mostly one, and a dictionary would take much more memory; of several, the one that has it for longest first.
+        self._holders: dict[int, Taken | dict[Taken, None]] = {}
+        self._waited: dict[int, float] = {}  # seconds; what nobody waited for of late comes first
 
     def __len__(self) -> int:
         """Hashes."""
@@ -178,25 +197,42 @@ class Held:
             found = self._holders.get(digest)
             if found is None:
                 self._holders[digest] = taken
-            elif isinstance(found, set):
-                found.add(taken)
+            elif isinstance(found, dict):
+                found[taken] = None
             else:
-                self._holders[digest] = {found, taken}
+                self._holders[digest] = {found: None, taken: None}
 
     def discard(self, taken: Taken) -> None:
+        """The second time does nothing."""
         for digest in taken.prompt.hashes:
             found = self._holders.get(digest)
-            if found is taken:
+            if isinstance(found, dict):
+                found.pop(taken, None)
+            if found is taken or found == {}:
                 del self._holders[digest]
-            elif isinstance(found, set):
-                found.discard(taken)
-                if not found:
-                    del self._holders[digest]
 
-    def most_of(self, prompt: Prompt) -> tuple[int, Iterable[Taken]]:
-        """Bytes of the prompt that some hold, more than all others, and those."""
+    def most_of(self, prompt: Prompt, least: int) -> tuple[int, Collection[Taken]]:
+        """Up to which part some hold it, if that is more than ``least`` bytes, and who: those that hold most."""
         for place in range(len(prompt.hashes) - 1, -1, -1):
+            if prompt.read_to(place) <= least:
+                break
             found = self._holders.get(prompt.hashes[place])
             if found is not None:
-                return prompt.read_to(place), found if isinstance(found, set) else (found,)
+                return place, found if isinstance(found, dict) else (found,)
         return 0, ()
+
+    def waited(self, digest: int) -> float:
+        """Seconds, since somebody read it though another held it."""
+        return self._waited.get(digest, 0.0)
+
+    def add_wait(self, digest: int, seconds: float) -> None:
+        self._waited[digest] = self._waited.pop(digest, 0.0) + seconds
+        if len(self._waited) > MOST_WAITED_FOR:
+            del self._waited[next(iter(self._waited))]
+
+    def is_read_again(self, prompt: Prompt, cached: float) -> None:
+        """All of it, but the bytes that are ``cached``: there is another copy then."""
+        if self._waited:
+            for digest, size in zip(prompt.hashes, prompt.sizes, strict=True):
+                if size > cached:
+                    self._waited.pop(digest, None)

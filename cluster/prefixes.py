@@ -54,6 +54,10 @@ class Prompt:
         """Up to that part of the other one."""
         return len(self.hashes) > place and self.hashes[place] == other.hashes[place]
 
+    def contains(self, other: Prompt) -> bool:
+        """It begins with the whole of the other one."""
+        return bool(other.hashes) and self.begins_as(other, len(other.hashes) - 1)
+
     def common(self, other: Prompt) -> int:
         """Bytes of the other one that one has in its cache who has read this one."""
         low, high = 0, min(len(self.hashes), len(other.hashes))

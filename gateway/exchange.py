@@ -292,7 +292,8 @@ class Exchange:
         try:
             response = await upstream.open_answer(replica, path, raw)
         except GatewayError as error:
-            raise self.about_its_input(error) from error
+            self.about_its_input(error)
+            raise
         try:
             first = await (upstream.first_event if self.streams else upstream.whole_answer)(response)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:

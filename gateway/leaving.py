@@ -24,6 +24,7 @@ _tasks: set[asyncio.Task[None]] = set()
 
 def release_when_idle(lease: Lease) -> None:
     """Returns at once."""
+    lease.is_left()
     task = asyncio.get_running_loop().create_task(_release(lease))
     _tasks.add(task)
     task.add_done_callback(_tasks.discard)

@@ -78,17 +78,17 @@ class Router:
         self._kept = Mean()  # the share of what replicas were thought to remember that they did
 
     # -- who there is ----------------------------------------------------------------------------------------------------
-    def update(self, views: Iterable[ReplicaView], seen_at: float) -> None:
+    def update(self, views: Iterable[ReplicaView], seen_at: float, *, have_host_cache: bool = True) -> None:
         """Takes over a snapshot read at ``seen_at``."""
         known, replicas = self.replicas, {}
         for view in views:
             replica = known.get(view.id)
             if replica is None:
-                replica = ReplicaSlots(view, self.fleet.put(view.id, view.slots))
+                replica = ReplicaSlots(view, self.fleet.put(view.id, view.slots, has_host_cache=have_host_cache))
             elif (view.base_url, view.api_key) != (replica.view.base_url, replica.view.api_key):
                 self.fleet.forget(replica.member)
             replica.view = view
-            self.fleet.put(view.id, view.slots)
+            self.fleet.put(view.id, view.slots, has_host_cache=have_host_cache)
             if replica.aside_since is not None and replica.aside_since < seen_at:
                 replica.aside_since = None
             self.fleet.open(replica.member, replica.serves)
@@ -140,17 +140,18 @@ class Router:
 
     # -- the way of a request ----------------------------------------------------------------------------------------------
     def choice(
-        self, prompt: Prompt, tokens: Request, excluded: frozenset[int], *, may_wait: bool = True
+        self, prompt: Prompt, tokens: Request, excluded: frozenset[int], *, waited: float | None = 0.0
     ) -> Choice | None:
-        """None when nobody can have it. The one chosen may not be free: waiting for it is better than any other."""
+        """None when nobody can have it. The one chosen may not be free: waiting for it is better than any other. ``waited``:
+        seconds for which it has let free slots pass; None: it takes one."""
         now, kept = monotonic(), self._kept.value
         if not self._ailing:
-            return self.fleet.choose(tokens, now, prompt, excluded, kept, may_wait=may_wait)
+            return self.fleet.choose(tokens, now, prompt, excluded, kept, waited=waited)
         refused = excluded | self._resting(now)
-        choice = self.fleet.choose(tokens, now, prompt, refused, kept, may_wait=may_wait)
+        choice = self.fleet.choose(tokens, now, prompt, refused, kept, waited=waited)
         if choice is None and not self._serves_anybody_but(refused):
             # A try is better than none.
-            choice = self.fleet.choose(tokens, now, prompt, excluded, kept, may_wait=may_wait)
+            choice = self.fleet.choose(tokens, now, prompt, excluded, kept, waited=waited)
         return choice
 
     def _resting(self, now: float) -> frozenset[int]:
@@ -170,6 +171,10 @@ class Router:
         taken = self.fleet.take(choice, now, prompt)
         replica, (busy, read) = self.replicas[member.id], (member.busy_seconds, member.reading_seconds)
         return Placement(replica, choice.cached, choice.unread, taken, busy, read)
+
+    def is_left(self, placement: Placement) -> None:
+        """By its client, while its engine works on."""
+        self.fleet.is_left(placement.taken)
 
     def has_read(self, placement: Placement) -> None:
         """It works, and has the prompt in its cache."""

@@ -86,6 +86,11 @@ class Lease:
     def replica(self) -> ReplicaSlots:
         return self.placement.replica
 
+    def is_left(self) -> None:
+        """Its client has gone, the engine works on."""
+        if self._pool is not None:
+            self._pool.router.is_left(self.placement)
+
     def release(self) -> None:
         """Gives the slot to whoever waits. The second call does nothing."""
         if self._pool is not None:
@@ -94,12 +99,16 @@ class Lease:
 
 
 class _Waiter:
-    """``waits_for``: a replica without a free slot that is better for it than any that has one."""
+    """``waits_for``: a replica that is better for it than any free slot, when that had given back so many (``returns``); it looks
+    at others again at ``looks_at``. ``held``: the hash of what it lets free slots pass for, which was read, and since when."""
 
-    __slots__ = ("began", "future", "request", "standing", "waits_for")
+    __slots__ = ("began", "future", "held", "looks_at", "request", "returns", "standing", "waits_for")
 
     def __init__(self, request: SlotRequest) -> None:
         self.waits_for: Member | None = None
+        self.returns = 0
+        self.looks_at = 0.0
+        self.held: tuple[int, float] | None = None
         self.began = monotonic()
         self.request = request
         self.standing = Standing()
@@ -185,7 +194,7 @@ class ModelPool:
         if view is not None:
             self.view = view
         views: Iterable[ReplicaView] = view.replicas if view is not None else ()
-        self.router.update(views, seen_at)
+        self.router.update(views, seen_at, have_host_cache=self.view.prompt_cache > 0)
         if view is None or not (self.slots or self._coming):
             self._refuse_all()
         for waiter in [waiter for waiter in self._queue if self._has_failed_everywhere(waiter.request.excluded)]:
@@ -213,13 +222,22 @@ class ModelPool:
         """A slot that is free right now, unless others wait for it or waiting for another is better."""
         if self._queue or not self.router.has_free_slot:
             return None
-        choice = self._choose(request)
+        is_over = request.deadline is not None and monotonic() >= request.deadline
+        choice = self._choose(request, None if is_over else 0.0)
         return self._lease(choice, request) if choice is not None and choice.is_free else None
 
-    def _choose(self, request: SlotRequest, waited: float = 0.0) -> Choice | None:
-        """Nobody is refused for waiting too long who let free slots pass."""
-        may_wait = request.deadline is None and waited < self.queue_wait / 2
-        return self.router.choice(request.prompt, request.tokens, request.excluded, may_wait=may_wait)
+    def _choose(self, request: SlotRequest, waited: float | None = 0.0) -> Choice | None:
+        """``waited``: seconds for which it has let free slots pass; None: it takes one."""
+        return self.router.choice(request.prompt, request.tokens, request.excluded, waited=waited)
+
+    def _waited(self, waiter: _Waiter) -> float | None:
+        """Nobody is refused for waiting too long who let free slots pass: it waits half of that time at most."""
+        now, longest, deadline = monotonic(), self.queue_wait, waiter.request.deadline
+        if deadline is not None:
+            longest = min(longest, deadline - waiter.began)
+        if now - waiter.began >= longest / 2:
+            return None
+        return now - waiter.held[1] if waiter.held is not None else 0.0
 
     def _lease(self, choice: Choice, request: SlotRequest) -> Lease:
         self._used_at = monotonic()
@@ -231,14 +249,20 @@ class ModelPool:
         self._serve()
 
     def _wants(self, waiter: _Waiter) -> bool:
-        """Whether it takes one of the slots that are free."""
-        request = waiter.request
+        """Whether it takes one of the slots that are free. Whoever waits for a certain one is asked again when that was given
+        back, and now and then: many may wait."""
+        now, member = monotonic(), waiter.waits_for
+        if member is not None and member.returns == waiter.returns and now < waiter.looks_at:
+            return False
         self._waits_for_nobody(waiter)
-        choice = self._choice = self._choose(request, monotonic() - waiter.began)
+        choice = self._choice = self._choose(waiter.request, self._waited(waiter))
         if choice is None or choice.is_free:
             return choice is not None
-        waiter.waits_for = choice.member
         choice.member.promised += 1
+        waiter.waits_for, waiter.returns = choice.member, choice.member.returns
+        waiter.looks_at = now + LOOK_EVERY / 2
+        if choice.held is not None and choice.is_read and waiter.held is None:
+            waiter.held = (choice.held, now)
         return False
 
     @staticmethod
@@ -253,6 +277,9 @@ class ModelPool:
             waiter = self._queue.pop(monotonic(), self._wants)
             if waiter is None or self._choice is None:
                 break
+            if waiter.held is not None:
+                digest, since = waiter.held
+                self.router.fleet.has_waited(digest, monotonic() - since)
             lease = self._lease(self._choice, waiter.request)
             if waiter.future.done():
                 lease.release()
@@ -321,7 +348,7 @@ class ModelPool:
             self._push(waiter)
         self._serve()  # a slot may be free that nobody who waits wants
         waiter.standing = self._standing(waiter, now)
-        if not request.goes_first and self._comes_too_late(waiter):
+        if not request.goes_first and self._comes_too_late(waiter) and not self._takes_what_is_free(waiter):
             raise self._too_late(waiter)
 
     def _push(self, waiter: _Waiter) -> None:
@@ -338,9 +365,24 @@ class ModelPool:
             )
         except QueueFull:
             waiter.standing = Standing(last, round(1000 * self._expected_wait(last, 0)))
-            raise errors.overloaded(self.retry_after()) from None
+            if not self._takes_what_is_free(waiter):
+                raise errors.overloaded(self.retry_after()) from None
+            return
         for other in going:
-            self._refuse(other, errors.overloaded(self.retry_after()))
+            if not self._takes_what_is_free(other):
+                self._refuse(other, errors.overloaded(self.retry_after()))
+
+    def _takes_what_is_free(self, waiter: _Waiter) -> bool:
+        """Before it is refused: it may have let free slots pass for a better one."""
+        choice = self._choose(waiter.request, None) if self.router.has_free_slot else None
+        if choice is None or not choice.is_free or waiter.future.done():
+            return False
+        self._queue.remove(waiter)
+        self._waits_for_nobody(waiter)
+        lease = self._lease(choice, waiter.request)
+        lease.standing = waiter.standing
+        waiter.future.set_result(lease)
+        return True
 
     def _position(self, waiter: _Waiter, now: float) -> int:
         """As it was a moment ago: of thousands each asks twice a second."""

@@ -68,6 +68,7 @@ class ModelView:
     aliases: tuple[str, ...] = ()
     is_default: bool = False
     system_prompt: str = ""
+    prompt_cache: int = 1  # MiB of host cache that each replica has
     traffic: tuple[tuple[str, int], ...] = ()  # other models and the percentage of requests that each of them answers
 
     @property
@@ -131,6 +132,7 @@ def _model_view(model: ModelConfig, replicas: Sequence[Replica]) -> ModelView:
         aliases=tuple(model.aliases),
         is_default=model.is_default,
         system_prompt=model.system_prompt,
+        prompt_cache=model.prompt_cache,
         traffic=tuple(sorted(model.traffic.items())),
     )
 

@@ -98,7 +98,10 @@ class World:
             for number, life in enumerate(self._lives)
             if number not in self._away
         )
-        return ModelView("m", State.READY, MOST_ANSWER, context, False, "", 0, views, slots=count * self.park.replicas)
+        slots, host = count * self.park.replicas, self.park.machine.host
+        return ModelView(
+            "m", State.READY, MOST_ANSWER, context, False, "", 0, views, slots=slots, prompt_cache=min(host, 1)
+        )
 
     def _make_pool(self) -> ModelPool:
         pool = ModelPool(self._view(), 10**6, 10**12, 30.0, 3600.0, policy=self._policy)

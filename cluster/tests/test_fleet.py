@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
 from cluster.balancer import Policy, Request
 from cluster.fleet import ALL, Choice, Fleet
 from cluster.members import Taken
-from cluster.prefixes import Prompt
+from cluster.prefixes import NOTHING, Prompt
 
 ASK = Request(prompt=1000, answer=100)
 OTHER = Prompt((99,), (4000,), (False,))
@@ -185,7 +186,7 @@ def test_what_is_held_is_waited_for_as_long_as_that_costs_less_than_reading_it()
     choice = routed.choose(ASK, 0.0, OTHER)
     assert (choice.member.id, choice.is_free, choice.cached) == (0, False, 1.0)
     assert routed.choose(ASK, 0.0, conversation(1)).is_free  # another prompt
-    assert routed.choose(ASK, 0.0, OTHER, may_wait=False).is_free
+    assert routed.choose(ASK, 0.0, OTHER, waited=None).is_free
     assert routed.choose(ASK, 0.0, OTHER, refused={0}).is_free
     routed.open(routed.members[0], False)
     assert routed.choose(ASK, 0.0, OTHER).is_free
@@ -207,6 +208,39 @@ def test_a_copy_more_of_what_several_want_takes_nothing_away() -> None:
         routed.give_back(routed.take(Choice(member, 0.0, reads=1000), 0.0, conversation(number)), 20.0)
     routed.take(Choice(routed.members[0], 0.0, lasts=12.0), 20.0, OTHER)
     assert routed.choose(ASK, 20.0, OTHER).is_free
+
+
+@pytest.mark.parametrize("copies", [1, 2])
+def test_what_several_want_all_the_time_is_read_once_more(copies: int) -> None:
+    """Waiting costs four seconds and ten of writing beside somebody, reading it ten and five of writing alone: so waiting has to
+    have cost others one, by the share that one more copy would have saved."""
+    routed, [digest] = fleet(4), OTHER.hashes
+    for number in range(copies):
+        hold(routed, number, OTHER, lasts=4.0)
+    routed.has_waited(digest, copies + 0.5)
+    assert not routed.choose(ASK, 0.0, OTHER).is_free
+    routed.has_waited(digest, 1.0)
+    choice = routed.choose(ASK, 0.0, OTHER)
+    assert choice.is_free
+    routed.take(choice, 0.0, OTHER)
+    assert not routed.choose(ASK, 0.0, OTHER).is_free
+
+
+def test_nobody_waits_for_a_held_prompt_longer_than_reading_costs() -> None:
+    routed = fleet(2)
+    hold(routed, 0, OTHER, lasts=4.0)
+    assert not routed.choose(ASK, 0.0, OTHER, waited=9.0).is_free
+    assert routed.choose(ASK, 0.0, OTHER, waited=16.0).is_free  # ten of reading, five of writing
+
+
+def test_who_takes_what_is_free_has_the_same_home_by_its_hash() -> None:
+    routed = fleet(5, slots=4, policy=Policy.HASH)
+    for number, busy in enumerate((4, 4, 2, 0, 1)):
+        for _ in range(busy):
+            hold(routed, number, NOTHING, lasts=9.0)
+    for key in range(50):
+        request = replace(ASK, key=hash((key,)))
+        assert routed.choose(request, 0.0).member is routed.choose(request, 0.0, waited=None).member
 
 
 def test_nobody_waits_long_for_what_is_held() -> None:
@@ -238,9 +272,9 @@ def test_who_may_not_wait_gets_what_is_free_though_it_costs_more() -> None:
     routed.durations.see(1.0)
     hold(routed, home.id, conversation(1), lasts=1.0)
     assert routed.choose(ASK, 0.5, OTHER).member is home
-    assert routed.choose(ASK, 0.5, OTHER, may_wait=False).member is not home
+    assert routed.choose(ASK, 0.5, OTHER, waited=None).member is not home
     hold(routed, 1 - home.id, conversation(2), lasts=1.0)
-    assert routed.choose(ASK, 0.5, OTHER, may_wait=False).member is home  # nobody is free
+    assert routed.choose(ASK, 0.5, OTHER, waited=None).member is home  # nobody is free
 
 
 def test_a_memory_that_was_seen_to_be_short_counts_less() -> None:

@@ -7,7 +7,7 @@ from itertools import accumulate
 import pytest
 
 from cluster.fleet import Choice, Fleet
-from cluster.members import Held, Member, Taken
+from cluster.members import MOST_WAITED_FOR, Held, Member, Taken
 from cluster.prefixes import NOTHING, Prompt
 
 
@@ -133,19 +133,91 @@ def test_no_more_is_known_than_slots_and_host_cache_may_hold(slots: int) -> None
         assert len(asked.member.host) <= slots
 
 
-def test_who_holds_most_is_found_until_it_is_over() -> None:
+def held_by(*prompts: tuple[str, ...]) -> tuple[Held, list[Taken]]:
     member, held = Fleet().put(1, 4), Held()
-    takens = [Taken(member, prompt(*parts), 0, 0, 0, 0) for parts in (("S", "A"), ("S", "B"), ("S", "A", "a"))]
+    takens = [Taken(member, prompt(*parts), 0, 0, 0, 0) for parts in prompts]
     for taken in takens:
         held.add(taken)
-    size, holders = held.most_of(prompt("S", "A", "b"))
-    assert (size, set(holders)) == (200, {takens[0], takens[2]})
-    size, holders = held.most_of(prompt("S", "C"))
-    assert (size, set(holders)) == (100, set(takens))
-    assert tuple(held.most_of(NOTHING)[1]) == ()
+    return held, takens
+
+
+def test_who_holds_most_is_found_until_it_is_over() -> None:
+    held, takens = held_by(("S", "A"), ("S", "B"), ("S", "A", "a"))
+    place, holders = held.most_of(prompt("S", "A", "b"), 0)
+    assert (place, list(holders)) == (1, [takens[0], takens[2]])
+    place, holders = held.most_of(prompt("S", "C"), 0)
+    assert (place, list(holders)) == (0, takens)
+    assert list(held.most_of(prompt("S", "C"), 100)[1]) == []  # no more than is known already
+    assert list(held.most_of(NOTHING, 0)[1]) == []
+    held.discard(takens[2])
     held.discard(takens[2])
     held.discard(takens[0])
-    size, holders = held.most_of(prompt("S", "A", "b"))
-    assert (size, set(holders)) == (100, {takens[1]})
+    place, holders = held.most_of(prompt("S", "A", "b"), 0)
+    assert (place, list(holders)) == (0, [takens[1]])
     held.discard(takens[1])
     assert not held
+
+
+def test_what_others_waited_counts_until_there_is_a_new_copy() -> None:
+    held = Held()
+    system, digest = prompt("S", "A").hashes
+    for _ in range(2):
+        held.add_wait(system, 3.0)
+    held.add_wait(digest, 1.0)
+    held.is_read_again(prompt("S", "C"), cached=100)  # with what a slot had of it
+    assert (held.waited(system), held.waited(digest)) == (6, 1)
+    held.is_read_again(prompt("S", "C"), cached=0)
+    assert (held.waited(system), held.waited(digest)) == (0, 1)
+
+
+def test_waits_for_many_prompts_take_no_more_room() -> None:
+    held = Held()
+    for number in range(2 * MOST_WAITED_FOR):
+        held.add_wait(number, 1.0)
+        held.add_wait(-1, 1.0)
+    assert held.waited(-1) == 2 * MOST_WAITED_FOR
+    assert sum(held.waited(number) > 0 for number in range(2 * MOST_WAITED_FOR)) == MOST_WAITED_FOR - 1
+
+
+def test_texts_with_different_answers_are_not_taken_for_one() -> None:
+    asked = Asked(slots=2)
+    texts = []
+    for answer in ("a", "A"):
+        made = prompt("S", "q", answer, "r")
+        texts.append(Prompt(made.hashes, made.sizes, (False, False, True, False)))
+    for text in texts:
+        asked.member._publish(text)
+        asked.member._publish(text)
+    assert asked.member.host == texts
+    asked.member._publish(prompt("S", "q", "a", "r", "T"))
+    assert asked.member.host == [texts[1], prompt("S", "q", "a", "r", "T")]
+
+
+def test_without_a_host_cache_what_is_displaced_is_gone() -> None:
+    asked = Asked(slots=3)
+    asked.fleet.put(1, 3, has_host_cache=False)
+    asked.ask("S", "q")
+    asked.begin("T")
+    asked.begin("S", "r")
+    assert asked.lends("S", "t") == 0
+    assert asked.member.host == []
+
+
+@pytest.mark.parametrize("has_host_cache", [True, False])
+def test_without_a_host_cache_a_slot_that_holds_little_is_taken_for_that(has_host_cache: bool) -> None:
+    asked = Asked(slots=2)
+    asked.fleet.put(1, 2, has_host_cache=has_host_cache)
+    asked.ask("S", "A", "B")
+    asked.begin("S", "C", "D", "E")
+    assert (asked.member.idle == []) != has_host_cache
+
+
+def test_where_a_slot_has_enough_the_host_cache_keeps_what_it_has() -> None:
+    asked = Asked(slots=3)
+    asked.ask("S", "A", "B")
+    asked.ask("T")
+    asked.ask("S", "A", "b")  # in the slot of the first
+    assert prompt("S", "A", "B") in asked.member.host
+    going_on = asked.begin("S", "A", "c")
+    assert going_on.text == prompt("S", "A", "b")
+    assert asked.lends("S", "A", "B", "d") == 300

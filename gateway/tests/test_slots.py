@@ -11,7 +11,7 @@ import pytest
 from cluster.balancer import Request
 from cluster.fleet import FIRST_DURATION
 from cluster.prefixes import Prompt
-from gateway import slots
+from gateway import leaving, routing, slots
 from gateway.errors import GatewayError
 from gateway.slots import Lease, ModelPool, SlotRequest, Standing
 from models_app.selectors import ModelView, ReplicaView
@@ -122,9 +122,10 @@ async def test_who_cannot_use_what_is_free_keeps_nobody_from_it() -> None:
 
 
 # -- what a busy slot holds ------------------------------------------------------------------------------------------------
-def holds(*, deadline: float | None = None) -> SlotRequest:
-    """Ten seconds of reading, five of writing."""
-    return SlotRequest("a", prompt=Prompt((7,), (4000,), (False,)), tokens=Request(1000, 100), deadline=deadline)
+def holds(tenant: str = "a", *, deadline: float | None = None, size: int = 0) -> SlotRequest:
+    """Ten seconds of reading, one of writing."""
+    prompt, tokens = Prompt((7,), (4000,), (False,)), Request(1000, 20)
+    return SlotRequest(tenant, prompt=prompt, tokens=tokens, deadline=deadline, size=size)
 
 
 async def test_who_wants_what_was_just_read_waits_for_that_slot() -> None:
@@ -141,12 +142,28 @@ async def test_who_wants_what_was_just_read_waits_for_that_slot() -> None:
     assert (lease.replica, lease.placement.cached) == (first.replica, 1)
 
 
-async def test_who_says_how_long_it_waits_takes_what_is_free() -> None:
+async def test_who_cannot_wait_takes_what_is_free() -> None:
+    pool = pool_of(2, 2)
+    pool.router.fleet.durations.see(BUSY)
+    first = await pool.take(holds())
+    pool.router.has_read(first.placement)
+    for deadline in (monotonic() + 20, monotonic()):  # sooner than a slot is given back, as it seems, and at once
+        other = await pool.take(holds(deadline=deadline))
+        assert other.placement.cached == 0
+        assert not pool.queued
+        other.release()
+
+
+async def test_whoever_has_time_waits_as_others_do() -> None:
+    """Official clients tell of some minutes."""
     pool = pool_of(2, 2)
     first = await pool.take(holds())
     pool.router.has_read(first.placement)
-    other = await pool.take(holds(deadline=monotonic() + 60))
-    assert (other.placement.cached, other.standing) == (0, Standing(0, 0))
+    [second] = await joined(pool, holds(deadline=monotonic() + 600))
+    assert not second.served
+    first.release()
+    await settle()
+    assert second.task.result().placement.cached == 1
 
 
 async def test_nobody_is_refused_who_let_free_slots_pass() -> None:
@@ -156,6 +173,90 @@ async def test_nobody_is_refused_who_let_free_slots_pass() -> None:
     second = await pool.take(holds())
     assert second.replica is not first.replica
     assert second.standing.position == 1
+
+
+async def test_a_full_line_of_those_who_let_free_slots_pass_refuses_nobody() -> None:
+    pool = ModelPool(view(2, 2), 1, ROOM, coming_wait=30, queue_wait=600)
+    first = await pool.take(holds())
+    pool.router.has_read(first.placement)
+    [second] = await joined(pool, holds())
+    assert not second.served
+    third, _another = await pool.take(holds()), await pool.take(SlotRequest("b"))
+    assert third.placement.cached == 0
+    assert not second.served
+
+
+async def test_whoever_is_put_out_of_a_full_line_takes_what_is_free() -> None:
+    pool = ModelPool(view(3, 3), LIMIT, ROOM, coming_wait=30, queue_wait=600)
+    first = await pool.take(holds())
+    pool.router.has_read(first.placement)
+    large = await joined(pool, *[holds(size=ROOM // 2) for _ in range(2)])
+    assert not any(asker.served for asker in large)
+    [small] = await joined(pool, holds(tenant="b", size=10))
+    await settle()
+    assert [asker.served for asker in (*large, small)] == [False, True, False]
+
+
+async def test_what_a_client_left_is_waited_for_by_nobody() -> None:
+    pool = pool_of(2, 2)
+    first = await pool.take(holds())
+    pool.router.has_read(first.placement)
+    first.is_left()
+    assert (await pool.take(holds())).standing == Standing(0, 0)
+
+
+async def test_a_slot_that_is_left_to_itself_is_waited_for_by_nobody() -> None:
+    pool = pool_of(2, 2)
+    first = await pool.take(holds())
+    pool.router.has_read(first.placement)
+    leaving.release_when_idle(first)
+    assert (await pool.take(holds())).standing == Standing(0, 0)
+
+
+async def test_what_all_wait_for_is_read_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    for module in (slots, routing):
+        monkeypatch.setattr(module, "monotonic", lambda: now[0])
+    pool = pool_of(2, 2)
+    for _ in range(2):
+        first = await pool.take(holds())
+        pool.router.has_read(first.placement)
+        [second] = await joined(pool, holds())
+        now[0] += 10
+        first.release()
+        await settle()
+        assert second.task.result().placement.cached == 1
+        second.task.result().release()
+    first = await pool.take(holds())
+    pool.router.has_read(first.placement)
+    third = await pool.take(holds())
+    assert (third.placement.cached, third.standing) == (0, Standing(0, 0))
+
+
+def test_what_the_model_says_of_its_host_cache_is_known() -> None:
+    for size in (0, 256):
+        assert pool_of(2, prompt_cache=size).replicas[1].member.has_host_cache == (size > 0)
+
+
+async def test_those_who_wait_for_another_slot_are_not_asked_at_each_that_comes_free(monkeypatch) -> None:
+    pool = pool_of(2, 2)
+    first = await pool.take(holds())
+    pool.router.has_read(first.placement)
+    [second] = await joined(pool, holds())
+    asked = []
+    choose = pool.router.choice
+
+    def counted(prompt: Prompt, *arguments: object, **more: object) -> object:
+        asked.append(prompt)
+        return choose(prompt, *arguments, **more)
+
+    monkeypatch.setattr(pool.router, "choice", counted)
+    for _ in range(20):
+        (await pool.take(SlotRequest("b", tokens=Request(10, 10)))).release()  # of the one with nothing to do
+    assert len([prompt for prompt in asked if prompt.hashes]) <= 1  # as time passes
+    first.release()
+    await settle()
+    assert second.served
 
 
 # -- what is told ------------------------------------------------------------------------------------------------------------

@@ -35,7 +35,7 @@ class Watched:
         self.now = 0.0
 
     def _take(self, *parts: str) -> tuple[Taken, float]:
-        choice = self.fleet.choose(Request(300, 10), self.now, prompt(*parts), may_wait=False)
+        choice = self.fleet.choose(Request(300, 10), self.now, prompt(*parts), waited=None)
         assert choice is not None
         return self.fleet.take(choice, self.now, prompt(*parts)), choice.cached
 
