@@ -165,8 +165,8 @@ class Member:
         useful = has / (text.size or 1)
         for kept in self.host:
             common = kept.common(prompt)
-            if common > has and common / kept.size > max(useful, WORTH):
-                best, has, useful = kept, common, common / kept.size
+            if common > has and common > kept.size * max(useful, WORTH):
+                best, has, useful = kept, common, common / (kept.size or 1)
         if best is not text:
             self.host.remove(best)
         return best

@@ -200,6 +200,17 @@ def test_what_is_held_is_waited_for_as_long_as_that_costs_less_than_reading_it()
     assert routed.choose(ASK, 0.0, OTHER).member.id == 0
 
 
+@pytest.mark.parametrize("parts", [1, 2])
+def test_prompts_of_no_bytes_are_prompts(parts: int) -> None:
+    routed = fleet(2)
+    empty = Prompt(tuple(range(parts)), (0,) * parts, (False, True)[:parts])
+    for _ in range(3):
+        hold(routed, 0, empty, lasts=9.0)
+        assert routed.choose(ASK, 0.0, empty).is_free
+        ask(routed, empty)
+        ask(routed, OTHER)
+
+
 def test_a_copy_more_of_what_several_want_takes_nothing_away() -> None:
     """That what is read displaces as much counts elsewhere."""
     routed = fleet(2)
