@@ -28,10 +28,10 @@ FIRST_DURATION = 5.0  # seconds; what a request is taken for before any was seen
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """``member`` may have no free slot, or hold what this request begins with in one that is busy (``held``, the hash of that):
-    then waiting for it is expected to be better than any that is free. ``cached``: the share of the prompt that it is thought to
-    remember; ``reads``: tokens that it has to read, ``unread`` those of others before; ``lasts``: seconds, of which ``writes``
-    for the answer."""
+    """``member`` may have no free slot, or hold what this request begins with in one that is busy (``held``, the hash of that;
+    ``is_read``: already): then waiting for it is expected to be better than any that is free. ``cached``: the share of the prompt
+    that it is thought to remember; ``reads``: tokens that it has to read, ``unread`` those of others before; ``lasts``: seconds,
+    of which ``writes`` for the answer."""
 
     member: Member
     cached: float
@@ -274,10 +274,8 @@ class Fleet:
             made.unread, made.busy = 0.0, max(made.busy - 1, 0)
             made.reads_of_late = 0.0
             if (cost := seconds(made, request)) < least:
-                least, best = (
-                    cost,
-                    Choice(member, size / prompt.size, reads, held=digest, is_read=taken not in member.readings),
-                )
+                is_read = taken not in member.readings
+                least, best = cost, Choice(member, size / prompt.size, reads, held=digest, is_read=is_read)
         return best
 
     def _candidate(self, member: Member, cached: float, now: float) -> Candidate:
