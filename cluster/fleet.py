@@ -15,7 +15,7 @@ from itertools import chain, islice
 
 from cluster import balancer
 from cluster.balancer import CHOOSERS, Candidate, Policy, Request, seconds
-from cluster.members import Held, Member, Recent, Taken
+from cluster.members import SHORT, Held, Member, Recent, Taken
 from cluster.prefixes import MOST_HOLDERS, NOTHING, Prefixes, Prompt
 from cluster.speeds import Durations, Speeds, Usual
 
@@ -99,6 +99,7 @@ class Fleet:
         self._memories += 1
         member.memory = self._memories
         member.idle.clear()
+        member.published.clear()
         member.host.clear()
         self._by_memory[member.memory] = member
 
@@ -113,8 +114,9 @@ class Fleet:
         member.advance(now)
         taken = Taken(member, prompt, choice.reads, now, choice.lasts, choice.writes)
         member.take(taken)
-        self._held.is_read_again(prompt, choice.cached * prompt.size)
-        self._held.add(taken)
+        if not taken.is_short:
+            self._held.is_read_again(prompt, choice.cached * prompt.size)
+            self._held.add(taken)
         self._takes += 1
         if choice.reads > 0:
             member.readings.append(taken)
@@ -144,7 +146,8 @@ class Fleet:
         member = taken.member
         self.has_read(taken, now)
         member.give_back(taken, was_read)
-        self._held.discard(taken)
+        if not taken.is_short:
+            self._held.discard(taken)
         self.durations.see(now - taken.began)
         if was_read and taken.memory == member.memory:
             self.remember(member, taken.prompt)
@@ -209,7 +212,7 @@ class Fleet:
         if chosen is None:
             return None
         member = self.members[chosen.id]
-        if by_cost and waited is not None and prompt.hashes:
+        if by_cost and waited is not None and prompt.size >= SHORT:
             least = known.get(member.memory, 0)
             held = self._worth_waiting_for(prompt, request, now, refused, kept, chosen, least, waited)
             if held is not None:
@@ -222,7 +225,7 @@ class Fleet:
     def _has_less(self, prompt: Prompt, known: dict[int, int], tokens: float, candidate: Candidate) -> bool:
         """Whether it has less of the prompt for this request than was ``known``, as others use it; that is corrected then.
         ``tokens``: of each byte."""
-        if not candidate.cached or not candidate.busy:
+        if not candidate.cached or not candidate.busy or prompt.size < SHORT:
             return False
         memory = self.members[candidate.id].memory
         had = known[memory]

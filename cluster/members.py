@@ -22,6 +22,7 @@ WORTH = 0.25  # of what the host cache gives back, which has to be of use
 HOST = 1  # times the slots: texts of the host cache that are known; how many it holds depends on their lengths
 
 
+SHORT = 80  # bytes of a prompt that is read so soon that nobody has to know where it is
 MOST_WAITED_FOR = 1000  # prompts for which it is known how long others have waited
 
 
@@ -43,6 +44,10 @@ class Taken:
         self.ends = began + lasts
         self.writes = writes
         self.text = NOTHING
+
+    @property
+    def is_short(self) -> bool:
+        return self.prompt.size < SHORT
 
 
 class Recent:
@@ -66,7 +71,7 @@ class Member:
     this fleet have taken; ``seen_at``: until when the figures are told; ``returns``: slots that were given back so far."""
 
     __slots__ = (
-        "busy_seconds", "elsewhere", "has_host_cache", "host", "id", "idle", "is_open", "memory", "promised", "read",
+        "busy_seconds", "elsewhere", "has_host_cache", "host", "id", "idle", "is_open", "memory", "promised", "published", "read",
         "reading_seconds", "readings", "returns", "score", "seen_at", "slots", "speeds", "taken",
     )  # fmt: skip
 
@@ -82,6 +87,7 @@ class Member:
         self.readings: list[Taken] = []
         self.has_host_cache = True
         self.idle: list[Prompt] = []  # what its other slots hold, the one unused for longest first
+        self.published: set[int] = set()  # the identities of those that were copied to the host cache
         self.host: list[Prompt] = []  # and its host cache, the oldest first
         self.read = Recent()
         # Seconds of all its slots together that they were taken, and in which it read; differences are what counts.
@@ -128,21 +134,28 @@ class Member:
     def take(self, taken: Taken) -> None:
         """As llama-server does it: see docs/routing.md."""
         self.taken.append(taken)
-        if not self.idle and not self.host:
+        if taken.is_short or not (self.idle or self.host):
             return
         prompt = taken.prompt
-        text = max(self.idle, key=lambda text: text.common(prompt), default=NOTHING)
-        common = text.common(prompt)
+        text, common = NOTHING, 0
+        for other in self.idle:
+            if (has := other.common(prompt)) > common:
+                text, common = other, has
+                if has >= prompt.size:
+                    break
         if common <= (SIMILAR if self.has_host_cache else SIMILAR_WITHOUT_HOST) * prompt.size:
             text, common = self._longest_unused(), 0
         if text is not NOTHING:
-            self.idle.remove(text)
+            del self.idle[next(place for place, other in enumerate(self.idle) if other is text)]  # and no equal one
+            self.published.discard(id(text))
         if self.has_host_cache:
             if common < KEPT * text.size or not common:
                 self._publish(text)
                 text = self._from_host(prompt, text)
             for other in self.idle:
-                self._publish(other)
+                if id(other) not in self.published:
+                    self.published.add(id(other))
+                    self._publish(other)
         taken.text = text
 
     def _longest_unused(self) -> Prompt:
@@ -175,9 +188,10 @@ class Member:
         self.taken.remove(taken)
         self.returns += 1
         text = taken.prompt if was_read else taken.text
-        if text.hashes and taken.memory == self.memory:
+        if text.hashes and not taken.is_short and taken.memory == self.memory:
             self.idle.append(text)
-            del self.idle[: max(len(self.idle) + len(self.taken) - self.slots, 0)]
+            while self.idle and len(self.idle) + len(self.taken) > self.slots:
+                self.published.discard(id(self.idle.pop(0)))
 
 
 class Held:

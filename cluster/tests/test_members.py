@@ -65,6 +65,15 @@ def test_a_conversation_is_lent_though_others_that_begin_alike_are_under_way() -
     assert asked.lends("S", "A", "a", "c") == 210
 
 
+def test_of_a_few_bytes_nobody_has_to_know_who_holds_them() -> None:
+    asked = Asked(slots=2)
+    asked.ask("q")
+    under_way = asked.begin("q")
+    assert not asked.member.idle
+    assert not asked.fleet._held
+    asked.end(under_way)
+
+
 def test_what_was_taken_along_and_not_read_to_the_end_is_still_there() -> None:
     asked = Asked(slots=1)
     asked.ask("S", "q")
@@ -131,6 +140,7 @@ def test_no_more_is_known_than_slots_and_host_cache_may_hold(slots: int) -> None
             asked.end(taken)
         assert len(asked.member.idle) <= slots
         assert len(asked.member.host) <= slots
+        assert asked.member.published <= {id(text) for text in asked.member.idle}
 
 
 def held_by(*prompts: tuple[str, ...]) -> tuple[Held, list[Taken]]:
