@@ -146,8 +146,7 @@ class Fleet:
         member = taken.member
         self.has_read(taken, now)
         member.give_back(taken, was_read)
-        if not taken.is_short:
-            self._held.discard(taken)
+        self._held.discard(taken)
         self.durations.see(now - taken.began)
         if was_read and taken.memory == member.memory:
             self.remember(member, taken.prompt)
@@ -252,7 +251,7 @@ class Fleet:
         copies as they need. It is the question how long to rent before one buys (ski rental; Karlin and others 1988)."""
         place, holders = self._held.most_of(prompt, known)
         size = prompt.read_to(place)
-        cached = size / (prompt.size or 1) * kept * request.prompt
+        cached = size / prompt.size * kept * request.prompt
         if not holders or cached < chosen.cached + WORTH_WAITING_FOR:
             return None
         # Nothing is lost later by one copy more of what several want at once.
