@@ -151,6 +151,17 @@ def held_by(*prompts: tuple[str, ...]) -> tuple[Held, list[Taken]]:
     return held, takens
 
 
+def test_with_fewer_slots_less_is_known() -> None:
+    asked = Asked(slots=3)
+    for taken in [asked.begin("S", str(number)) for number in range(3)]:
+        asked.end(taken)
+    asked.ask("S", "q")  # what the two others hold is copied
+    asked.fleet.put(1, 1)
+    asked.ask("T")
+    assert len(asked.member.idle) == 1
+    assert asked.member.published <= {id(text) for text in asked.member.idle}
+
+
 def test_who_holds_most_is_found_until_it_is_over() -> None:
     held, takens = held_by(("S", "A"), ("S", "B"), ("S", "A", "a"))
     place, holders = held.most_of(prompt("S", "A", "b"), 0)
