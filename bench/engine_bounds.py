@@ -14,7 +14,6 @@ import json
 import os
 import resource
 import secrets
-import socket
 import subprocess
 import sys
 import time
@@ -23,6 +22,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parent.parent
 KEY = secrets.token_hex(16)
@@ -104,9 +106,7 @@ class Engine:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port: int = probe.getsockname()[1]
+        port = free_port()
         argv = [sys.executable, "-m", "models_app.engine_main", "--model", str(self._model), "--alias", "m"]
         argv += ["--port", str(port), "--ctx-size", "4096", "--parallel", "2", "--threads", "1", "--threads-batch", "1"]
         argv += ["--cache-ram", "16", "--n-predict", "512"]

@@ -13,7 +13,6 @@ import argparse
 import contextlib
 import os
 import secrets
-import socket
 import statistics
 import subprocess
 import sys
@@ -23,6 +22,9 @@ from pathlib import Path
 
 import httpx
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from tests.ports import free_port
+
 ROOT = Path(__file__).resolve().parent.parent
 POLICIES: dict[str, dict[str, str]] = {
     "default": {},
@@ -30,12 +32,6 @@ POLICIES: dict[str, dict[str, str]] = {
     "none": {"OMP_WAIT_POLICY": "PASSIVE"},
 }
 BURN = "while True: pass"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextlib.contextmanager

@@ -32,6 +32,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from tests.ports import free_port
+
 ROOT = Path(__file__).resolve().parent.parent
 MODEL = "bench"
 CASES = [("short", 1), ("short", 32), ("stream", 1), ("stream", 32)]
@@ -58,12 +61,6 @@ class Way:
 def body(kind: str) -> str:
     messages = [{"role": "system", "content": "You are brief."}, {"role": "user", "content": "Is it so? " * 8}]
     return json.dumps({"model": MODEL, "messages": messages, "max_tokens": 128, "stream": kind == "stream"})
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextlib.contextmanager

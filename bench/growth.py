@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from bench import gateway
 from bench.gateway import ROOT, Way, process, through_us, wait_for
 from bench.streams import web_of
+from tests.ports import free_port
 
 
 def asked(way: Way, chance: random.Random) -> bytes:
@@ -63,7 +64,7 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--server", default="manage.py web", help="arguments to Python; {port} is filled in")
     options = parser.parse_args()
-    upstream, chance = gateway.free_port(), random.Random(1)
+    upstream, chance = free_port(), random.Random(1)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         command = [sys.executable, str(ROOT / "bench" / "upstream.py"), str(upstream)]

@@ -42,8 +42,9 @@ import aiohttp
 import httpx
 
 from tests import ledger_load, standin
+from tests.ports import free_port
 from tests.redis_server import running_redis
-from tests.running_service import PROJECT, Service, free_port, wait_for
+from tests.running_service import PROJECT, Service, wait_for
 from tests.standin import truth
 
 MODEL = ledger_load.MODEL

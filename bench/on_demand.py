@@ -28,7 +28,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from models_app.tests.random_models import Shape, random_model  # noqa: E402 - their path is known only now
-from tests.running_service import Service, free_port, running, wait_for  # noqa: E402
+from tests.ports import free_port  # noqa: E402
+from tests.running_service import Service, running, wait_for  # noqa: E402
 
 STARTER = "SmolLM2-135M-Instruct.Q4_1.gguf"
 LAYER_MB = 48

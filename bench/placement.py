@@ -23,7 +23,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
-from engine_threads import BURN, ROOT, free_port, wait_until_healthy
+from engine_threads import BURN, ROOT, wait_until_healthy
+
+from tests.ports import free_port
 
 Where = dict[str, list[set[int]]]
 PROMPT = "the quick brown fox " * 20

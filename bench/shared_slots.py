@@ -32,7 +32,8 @@ import httpx
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from gateway.tests.conftest import SETUP, StandIn, free_port, python_in, web  # noqa: E402 - its path is known only now
+from gateway.tests.conftest import SETUP, StandIn, python_in, web  # noqa: E402 - its path is known only now
+from tests.ports import free_port  # noqa: E402
 from tests.redis_server import running_redis  # noqa: E402
 from tests.running_service import put_prepared_files  # noqa: E402
 

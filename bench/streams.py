@@ -28,6 +28,7 @@ import psutil
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from bench import gateway
 from bench.gateway import Way, process, through_nginx, through_us, wait_for
+from tests.ports import free_port
 
 GROUPS = 20  # into which the upstream divides its streams, so that it does not write to all at once
 STAMP = re.compile(rb'"content":" (\d+)"')
@@ -267,7 +268,7 @@ def main() -> None:
     if options.upstream:
         asyncio.run(upstream(options.upstream, options.rate))
         return
-    port = gateway.free_port()
+    port = free_port()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         command = [sys.executable, __file__, "--upstream", str(port), "--rate", str(options.rate)]

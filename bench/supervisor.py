@@ -28,7 +28,7 @@ sys.path.insert(0, str(ROOT))
 
 from models_app.tests.gguf_files import make_gguf  # noqa: E402 - its path is known only now
 from tests import standin  # noqa: E402
-from tests.running_service import free_port  # noqa: E402
+from tests.ports import free_port  # noqa: E402
 
 WISHES = 5
 

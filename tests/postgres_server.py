@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from tests.ports import free_port
 
 
 def _programs() -> Path | None:
@@ -26,7 +27,7 @@ class PostgresServer:
         if os.getuid() == 0:
             shutil.chown(folder, "postgres")
         self.folder = folder
-        self.port = _free_port()
+        self.port = free_port()
         self.url = f"postgres://llm@127.0.0.1:{self.port}/postgres"
         self._run("initdb", "-D", f"{folder}/data", "-U", "llm", "-A", "trust", "-N", "-E", "UTF8")
 
@@ -57,9 +58,3 @@ def running_postgres() -> Iterator[PostgresServer]:
             yield server
         finally:
             server.stop()
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])

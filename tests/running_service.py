@@ -10,7 +10,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -22,6 +21,8 @@ from typing import Any, TypeVar
 import filelock
 import httpx
 import psutil
+
+from tests.ports import free_port
 
 T = TypeVar("T")
 FETCH = """
@@ -76,25 +77,6 @@ def wait_for(condition: Callable[[], T], what: str, seconds: float = 30.0) -> T:
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {seconds:.0f} s: {what}")
         time.sleep(0.05)
-
-
-def free_port() -> int:
-    """A port with a few free ones after it: the models take the next ones."""
-    while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port: int = probe.getsockname()[1]
-        if port < 60000 and all(_is_free(port + offset) for offset in range(4)):
-            return port
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
 
 
 def environment(home: Path, **changes: str) -> dict[str, str]:

@@ -6,7 +6,6 @@ import email
 import email.policy
 import io
 import re
-import socket
 from collections.abc import Iterator
 from urllib.parse import parse_qs, urlsplit
 
@@ -21,6 +20,7 @@ from accounts.attempts import PER_WINDOW
 from accounts.models import User
 from accounts.services import TokenRefused, WrongCredentials
 from accounts.tests.conftest import PASSWORD
+from tests.ports import free_port
 
 pytestmark = pytest.mark.django_db(transaction=True)
 ASK, CONFIRM = "/api/v1/auth/password/reset", "/api/v1/auth/password/reset/confirm"
@@ -45,9 +45,7 @@ class Mails:
 @pytest.fixture
 def mails(settings) -> Iterator[Mails]:
     mails = Mails()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     controller = Controller(mails, hostname="127.0.0.1", port=port)
     controller.start()
     settings.EMAIL_BACKEND = "django.core.mail.backends.smtp.EmailBackend"

@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.ports import free_port
 from tests.running_service import put_prepared_files
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -59,12 +59,6 @@ def until(condition: Callable[[], object], seconds: float = 30) -> object:
         assert time.monotonic() < end, f"{condition} stayed {found!r}"
         time.sleep(0.02)
     return found
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @dataclass
@@ -189,7 +183,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         stack.callback(web.wait)
         stack.callback(web.send_signal, signal.SIGKILL)
         service = Service(f"http://127.0.0.1:{port}", home, tokens, standins)
-        until(lambda: _reachable(service), 120)
+        until(lambda: _runs(web) and _reachable(service), 120)
         yield service
 
 
@@ -214,11 +208,16 @@ def web(home: Path, name: str, **environment: str) -> Iterator[Web]:
         process = subprocess.Popen([sys.executable, "manage.py", "web"], cwd=ROOT, env=env, stdout=log, stderr=log)
     try:
         url = f"http://127.0.0.1:{port}"
-        until(lambda: _is_up(url), 60)
+        until(lambda: _runs(process) and _is_up(url), 60)
         yield Web(url, process)
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
+
+
+def _runs(process: subprocess.Popen) -> bool:
+    assert process.poll() is None, f"{process.args} ended with {process.returncode}; its log is in the home"
+    return True
 
 
 def _is_up(url: str) -> bool:

@@ -26,9 +26,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
 from gateway.tests.any_request import PATHS, Asked
-from gateway.tests.conftest import POOR, QUIET, RICH, SETUP, Service, StandIn, free_port, python_in, until, web
+from gateway.tests.conftest import POOR, QUIET, RICH, SETUP, Service, StandIn, python_in, until, web
 from gateway.tests.test_keys_and_limits import MAKE_KEYS
 from gateway.tests.test_killed_engines import KEY_AND_PROBLEMS
+from tests.ports import free_port
 from tests.running_service import put_prepared_files
 from tests.standin.broken import BROKEN
 

@@ -18,8 +18,9 @@ from dataclasses import dataclass
 import httpx
 import pytest
 
-from gateway.tests.conftest import RICH, ROOT, SETUP, Service, free_port, python_in, until, web
+from gateway.tests.conftest import RICH, ROOT, SETUP, Service, python_in, until, web
 from models_app.tests.counting_model import BEGIN, characters, counting_model
+from tests.ports import free_port
 from tests.running_service import put_prepared_files
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from pathlib import Path
 
 import pytest
@@ -10,6 +9,7 @@ import pytest
 from models_app import machine
 from models_app.tests.gguf_files import make_gguf
 from models_app.tests.supervised import bench, model
+from tests.ports import free_port
 
 __all__ = ["a_small_machine", "bench", "gguf_file", "home", "model"]
 
@@ -37,9 +37,3 @@ def home(settings, tmp_path) -> Path:
 @pytest.fixture
 def gguf_file(home) -> Path:
     return make_gguf(home / "models" / "small.gguf")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

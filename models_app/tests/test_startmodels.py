@@ -21,8 +21,8 @@ import pytest
 from django.conf import settings as project
 
 from models_app import starter
-from models_app.tests.conftest import free_port
 from models_app.tests.supervised import engines
+from tests.ports import free_port
 from tests.running_service import prepared_home
 
 pytestmark = pytest.mark.e2e

@@ -13,7 +13,7 @@ import pytest
 from django.conf import settings as project
 
 from models_app import process
-from models_app.tests.conftest import free_port
+from tests.ports import free_port
 from tests.running_service import put_starter_model
 
 pytestmark = pytest.mark.e2e

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_play
 from models_app.tests.gguf_files import make_gguf
 from tests.browser.chromium import launch
 from tests.browser.test_accessibility import violations
+from tests.ports import free_port
 from tests.running_service import put_prepared_files
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -92,12 +92,6 @@ print("session=" + client.cookies["sessionid"].value)
 
 def engine_log(home: Path) -> Path:
     return home / "logs" / "engines" / "tiny-1.log"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_until_it_answers(url: str, process: subprocess.Popen[bytes]) -> None:
