@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -16,7 +17,9 @@ from pathlib import Path
 
 import httpx
 import pytest
+from django.test import override_settings
 
+from llmplatform.lib.knock import WEB, knock
 from tests.ports import free_port
 from tests.running_service import put_prepared_files
 
@@ -46,14 +49,15 @@ print(json.dumps(tokens))
 QUEUE_LENGTH = 16
 CONTEXT = 2048  # of each slot, as in SETUP
 RICH = 10**12
+PATIENCE = 60  # seconds; some tests ask for much at once
 POOR = 90_000  # at the default price of 1000: 90 tokens
 
 
 # Nothing here speaks TLS: verify=False spares each client the reading of the system's certificates, 20 ms and more.
 
 
-def until(condition: Callable[[], object], seconds: float = 30) -> object:
-    """The first true answer of ``condition``."""
+def until(condition: Callable[[], object], seconds: float = 90) -> object:
+    """The first true answer of ``condition``. The time only bounds how long a test that fails takes."""
     end = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < end, f"{condition} stayed {found!r}"
@@ -87,10 +91,18 @@ class StandIn:
         self.process.wait()
 
     def tell(self, **switches: object) -> None:
-        httpx.post(f"http://127.0.0.1:{self.port}/standin", json=switches, verify=False).raise_for_status()
+        httpx.post(
+            f"http://127.0.0.1:{self.port}/standin", json=switches, timeout=PATIENCE, verify=False
+        ).raise_for_status()
 
     def seen(self) -> list[dict]:
-        return httpx.get(f"http://127.0.0.1:{self.port}/standin", verify=False).json()["seen"]
+        return httpx.get(f"http://127.0.0.1:{self.port}/standin", timeout=PATIENCE, verify=False).json()["seen"]
+
+
+def rows(home: Path, sql: str, *parameters: object) -> list[sqlite3.Row]:
+    with contextlib.closing(sqlite3.connect(home / "llm.db", timeout=PATIENCE)) as database:
+        database.row_factory = sqlite3.Row
+        return database.execute(sql, parameters).fetchall()
 
 
 @dataclass
@@ -101,13 +113,16 @@ class Service:
     standins: dict[str, StandIn]
 
     def rows(self, sql: str, *parameters: object) -> list[sqlite3.Row]:
-        with contextlib.closing(sqlite3.connect(self.home / "llm.db", timeout=30)) as database:
-            database.row_factory = sqlite3.Row
-            return database.execute(sql, parameters).fetchall()
+        return rows(self.home, sql, *parameters)
 
     def change(self, sql: str, *parameters: object) -> None:
-        with contextlib.closing(sqlite3.connect(self.home / "llm.db", timeout=30)) as database, database:
+        with contextlib.closing(sqlite3.connect(self.home / "llm.db", timeout=PATIENCE)) as database, database:
             database.execute(sql, parameters)
+
+    def knock(self) -> None:
+        """So that its web servers see at once what was changed."""
+        with override_settings(RUN_DIR=self.home / "run"):
+            knock(WEB)
 
     def usage(self, request_id: str) -> sqlite3.Row:
         """The usage record of a request, once it is written."""
@@ -124,13 +139,36 @@ class Service:
 
     def http(self, user: str | None = "ann") -> httpx.Client:
         headers = {"Authorization": f"Bearer {self.tokens[user]}"} if user else {}
-        return httpx.Client(base_url=self.url, headers=headers, timeout=30, verify=False)
+        return httpx.Client(base_url=self.url, headers=headers, timeout=PATIENCE, verify=False)
 
     def metric(self, name: str) -> float:
         """The sum over a metric's labels."""
-        text = httpx.get(f"{self.url}/metrics", verify=False).text
+        text = httpx.get(f"{self.url}/metrics", timeout=PATIENCE, verify=False).text
         lines = [line for line in text.splitlines() if line.startswith((name + "{", name + " "))]
         return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
+
+
+def connect(service: Service) -> socket.socket:
+    url = httpx.URL(service.url)
+    return socket.create_connection((url.host, url.port), timeout=PATIENCE)
+
+
+def hold(service: Service, model: str = "narrow", token: str = "", **fields: object) -> socket.socket:
+    """A streamed question, which waits for a slot or has one until the connection is closed.
+
+    It has one for as long as the engine takes: for that, tell it ``first_token_seconds`` of a minute before, and none after.
+    """
+    body = {"model": model, "messages": [{"role": "user", "content": "Is it so?"}], "stream": True, **fields}
+    data = json.dumps(body).encode()
+    lines = [
+        "POST /v1/chat/completions HTTP/1.1",
+        f"Host: {httpx.URL(service.url).host}",
+        f"Authorization: Bearer {token or service.tokens['ann']}",
+        f"Content-Length: {len(data)}",
+    ]
+    wire = connect(service)
+    wire.sendall("\r\n".join(lines).encode() + b"\r\n\r\n" + data)
+    return wire
 
 
 def python_in(home: Path, *arguments: str) -> str:
@@ -152,7 +190,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     standins = {name: StandIn(free_port(), count) for name, count in slots.items()}
     standins["vectors"].options = ["--embeddings"]
     secrets = f"JWT_SECRET={os.urandom(32).hex()}\nSECRET_KEY={os.urandom(32).hex()}\n"
-    limits = f"MODEL_WAIT_SECONDS=1\nQUEUE_LENGTH={QUEUE_LENGTH}\nALLOWED_HOSTS=127.0.0.1\nMETRICS_ALLOW=127.0.0.1\n"
+    limits = f"QUEUE_LENGTH={QUEUE_LENGTH}\nALLOWED_HOSTS=127.0.0.1\nMETRICS_ALLOW=127.0.0.1\n"
     (home / ".env").write_text(secrets + limits + f"SERVER_PORT={port}\nSERVER_HOST=127.0.0.1\n")
 
     def replica(name: str) -> dict:
@@ -208,8 +246,10 @@ def web(home: Path, name: str, **environment: str) -> Iterator[Web]:
         process = subprocess.Popen([sys.executable, "manage.py", "web"], cwd=ROOT, env=env, stdout=log, stderr=log)
     try:
         url = f"http://127.0.0.1:{port}"
-        until(lambda: _runs(process) and _is_up(url), 60)
+        until(lambda: _runs(process) and _is_up(url))
         yield Web(url, process)
+        if process.poll() is None:
+            until(lambda: not rows(home, "SELECT 1 FROM accounts_hold"))  # what it has not settled yet would stay held
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
@@ -247,6 +287,7 @@ QUIET = {
     "first_token_seconds": 0,
     "token_seconds": 0,
     "chunks": None,
+    "crash_after_deltas": None,
     "cached": None,
     "journal": None,
     "answer": None,
@@ -262,7 +303,7 @@ def service(running: Service) -> Service:
     for standin in running.standins.values():
         if standin.process.poll() is not None:
             standin.start()
-        standin.tell(**QUIET)
+        standin.tell(**QUIET, forget=True)
     yield running
     until(running.settled)
     until(lambda: running.metric("llm_requests_under_way") == 0)

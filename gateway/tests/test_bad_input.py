@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from gateway.tests.conftest import Service, until
+from gateway.tests.conftest import Service, connect, hold, until
 
 pytestmark = pytest.mark.e2e
 
@@ -139,25 +139,13 @@ def busy(service: Service) -> Iterator[None]:
     """The only slot of ``narrow`` is taken."""
     narrow = service.standins["narrow"]
     narrow.tell(first_token_seconds=60)
-    with wire(service) as connection:
-        send(service, connection, {"model": "narrow", "messages": MESSAGES, "stream": True})
-        until(lambda: service.metric("llm_slots_busy") == 1)
+    with hold(service):
+        until(lambda: len(narrow.seen()) == 1)
         yield
-
-
-def wire(service: Service) -> socket.socket:
-    url = httpx.URL(service.url)
-    return socket.create_connection((url.host, url.port), timeout=30)
-
-
-def send(service: Service, connection: socket.socket, body: dict) -> None:
-    connection.sendall(request(service, json.dumps(body).encode()))
 
 
 def request(service: Service, data: bytes, *headers: str) -> bytes:
     lines = [f"POST {CHAT} HTTP/1.1", "Host: 127.0.0.1", f"Authorization: Bearer {service.tokens['ann']}", *headers]
-    if not headers:
-        lines.append(f"Content-Length: {len(data)}")
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + data
 
 
@@ -211,7 +199,7 @@ CUT = {
 def test_a_body_that_is_cut_off_reaches_nobody(service: Service, how: str, abruptly: bool) -> None:
     before, holds = asked(service), service.metric("llm_requests_total")
     data, header = CUT[how]
-    with wire(service) as connection:
+    with connect(service) as connection:
         connection.sendall(request(service, data, header))
         if abruptly:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
@@ -224,7 +212,7 @@ def test_a_body_that_is_cut_off_reaches_nobody(service: Service, how: str, abrup
 
 @pytest.mark.parametrize("chunk", [b"zz\r\n{}\r\n0\r\n\r\n", b"-5\r\n{}\r\n0\r\n\r\n", b"2\r\n{}x\r\n0\r\n\r\n"])
 def test_chunks_that_are_none_end_the_connection(service: Service, chunk: bytes) -> None:
-    with wire(service) as connection:
+    with connect(service) as connection:
         connection.sendall(request(service, chunk, "Transfer-Encoding: chunked"))
         received = b""
         while part := connection.recv(65536):
@@ -253,10 +241,8 @@ def test_whoever_goes_leaves_nothing(service: Service, phase: dict, stream: bool
     """The fixture looks that nothing is left; here, that the engine heard of it."""
     narrow = service.standins["narrow"]
     narrow.tell(**phase)
-    before = len(narrow.seen())
-    with wire(service) as connection:
-        send(service, connection, {"model": "narrow", "messages": MESSAGES, "stream": stream, "return_progress": True})
-        until(lambda: len(narrow.seen()) > before)
+    with hold(service, stream=stream, return_progress=True):
+        until(narrow.seen)
     until(lambda: narrow.seen()[-1]["state"] in {"closed", "done"})
     until(lambda: service.metric("llm_slots_busy") == 0)
     narrow.tell(counting_broken=None)
@@ -269,8 +255,7 @@ def test_whoever_resets_the_connection_at_once_leaves_nothing(service: Service, 
     narrow.tell(generate="hang")
     before = len(narrow.seen())
     for _ in range(20):
-        with wire(service) as connection:
-            send(service, connection, {"model": "narrow", "messages": MESSAGES, "stream": stream})
+        with hold(service, stream=stream) as connection:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
     assert service.http().get("/v1/models").status_code == 200
     until(lambda: service.metric("llm_requests_under_way") == 0)

@@ -213,6 +213,7 @@ async def test_a_settlement_that_breaks_the_ledger_keeps_nobody_waiting(
 async def test_whatever_fails_nobody_waits_for_ever_and_the_next_are_served(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(module, "LINGER_SECONDS", 60)  # so that both are written together
     billing = Billing()
     settle, failures = billing._settle, iter([MemoryError()])
 

@@ -90,12 +90,20 @@ class Asker:
             connection.sendall(head.encode() + raw)
             yield connection
 
-    def leave(self, when: Callable[[], bool], **fields: object) -> Asked:
-        """Asks, and hangs up when something is so."""
+    def all_ended(self) -> bool:
+        """Whether each stand-in that was asked has noted how much it made."""
+        return {entry["state"] for entry in self.seen()} <= {"closed", "done"}
+
+    def leave(self, when: Callable[[], bool] | bytes, **fields: object) -> Asked:
+        """Asks, and hangs up when something is so, or has come."""
         before = self.last_record()
-        with self.connection(**fields):
-            until(when)
-        until(lambda: self.last_record() > before)
+        with self.connection(**fields) as connection:
+            if isinstance(when, bytes):
+                with connection.makefile("rb") as lines:
+                    assert any(when in line for line in lines)
+            else:
+                until(when)
+        until(lambda: self.last_record() > before and self.all_ended())
         return self.charged("SELECT * FROM accounts_usagerecord WHERE id = ?", self.last_record(), None)
 
     def found(self, answer: httpx.Response) -> Asked:
@@ -321,7 +329,7 @@ def test_left_an_answer_in_one_piece(ask: Asker) -> None:
 @row("the client left after it")
 def test_left_in_mid_stream(ask: Asker) -> None:
     ask.tell("alpha", token_seconds=0.02, chunks=64)
-    asked = ask.leave(ask.delivered(5), stream=True)
+    asked = ask.leave(b"word4 ", stream=True)
     [attempt] = asked.attempts
     assert asked.outcome == "cancelled"
     assert asked.tokens[0] == attempt.prompt

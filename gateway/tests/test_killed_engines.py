@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import httpx
 import pytest
 
-from gateway.tests.conftest import RICH, ROOT, SETUP, Service, python_in, until, web
+from gateway.tests.conftest import RICH, ROOT, SETUP, Service, hold, python_in, until, web
 from models_app.tests.counting_model import BEGIN, characters, counting_model
 from tests.ports import free_port
 from tests.running_service import put_prepared_files
@@ -230,8 +230,8 @@ def test_a_slot_whose_client_has_left_is_free_when_the_engine_is_done(fleet: Fle
     with fleet.http() as http, http.stream("POST", "/v1/chat/completions", json=asking, timeout=90) as answer:
         lines = answer.iter_lines()
         next(line for line in lines if '"content":"' in line)
-        with contextlib.suppress(httpx.ReadTimeout), fleet.http() as other:
-            other.post("/v1/chat/completions", json=long, timeout=0.3)
+        with hold(fleet, **long):
+            until(lambda: fleet.metric("llm_slots_busy") == 2)
         assert fleet.metric("llm_slots_busy") == 2
         while fleet.metric("llm_slots_busy") == 2:
             assert '"finish_reason":"' not in next(lines)

@@ -12,7 +12,7 @@ import pytest
 from gateway.bodies import Plan
 from gateway.endpoints import ENDPOINTS
 from gateway.resumption import KEPT_BYTES, Delivered, Joint, continuation, ending, is_continued, is_possible
-from gateway.tests.conftest import Service, until
+from gateway.tests.conftest import Service, StandIn, until
 
 CHAT = ENDPOINTS["chat.completions"]
 MESSAGES = [{"role": "user", "content": "Count."}]
@@ -256,11 +256,11 @@ def whole_until_the_first_is_asked(service: Service) -> None:
 @pytest.mark.e2e
 def test_the_only_replica_goes_on_when_it_is_back(service: Service) -> None:
     standin = service.standins["alpha"]
-    standin.tell(chunks=30, token_seconds=0.02)
+    standin.tell(chunks=30, silent_after=12)
     found: list[Any] = []
     asking = threading.Thread(target=lambda: found.append(ask(service, "alpha")))
     asking.start()
-    until(lambda: any(entry["deltas"] >= 5 and entry["state"] == "running" for entry in standin.seen()))
+    until(lambda: [entry["deltas"] for entry in standin.seen()] == [12])
     standin.stop()
     standin.options = ["--switches", json.dumps({"chunks": 30})]
     standin.start()
@@ -338,13 +338,14 @@ def test_events_that_come_in_pieces_are_passed_on_whole(service: Service) -> Non
 def test_a_drain_that_is_over_moves_what_still_streams(service: Service) -> None:
     """The supervisor ends the process then. Until it does, the answer goes on where it is, and nothing new comes."""
     for standin in ("first", "second"):
-        service.standins[standin].tell(chunks=30, token_seconds=0.05)
+        service.standins[standin].tell(chunks=30, silent_after=12)
     found: list[Any] = []
     asking = threading.Thread(target=lambda: found.append(ask(service)))
     asking.start()
     by_name = {"twins/1": "first", "twins/2": "second"}
-    until(lambda: service.metric("llm_slots_busy") == 1)
-    [busy] = [name for name in by_name if _running(service, by_name[name])]
+    [busy] = until(lambda: [name for name in by_name if _written(service.standins[by_name[name]]) == [12]])
+    for standin in set(by_name.values()) - {by_name[busy]}:
+        service.standins[standin].tell(silent_after=None)
     change = "UPDATE models_app_replica SET state = ? WHERE port = ?"
     port = service.standins[by_name[busy]].port
     service.change(change, "draining", port)
@@ -359,5 +360,5 @@ def test_a_drain_that_is_over_moves_what_still_streams(service: Service) -> None
     assert found[0].record()["replica"] != busy
 
 
-def _running(service: Service, standin: str) -> bool:
-    return any(entry["state"] == "running" for entry in service.standins[standin].seen())
+def _written(standin: StandIn) -> list[int]:
+    return [entry["deltas"] for entry in standin.seen()]

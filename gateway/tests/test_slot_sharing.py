@@ -6,10 +6,9 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 
-import httpx
 import pytest
 
-from gateway.tests.conftest import Service, until, web
+from gateway.tests.conftest import Service, hold, until, web
 from tests.redis_server import RedisServer, running_redis
 
 pytestmark = pytest.mark.e2e
@@ -36,18 +35,17 @@ def ask(service: Service, **fields: object) -> int:
 def both_ask(service: Service, two: list[Service], told: int) -> tuple[int, int]:
     """One takes the only slot, and the other asks once it was told so: how many the engine has then, and how many wait there."""
     standin, (one, other) = service.standins["narrow"], two
-    standin.tell(chunks=1000, token_seconds=0.02)
+    standin.tell(first_token_seconds=60)
     before = len(standin.seen())
-    first = threading.Thread(target=ask, args=(one,), kwargs={"max_tokens": 80})
-    first.start()
-    until(lambda: one.metric("llm_slots_busy") == 1 and other.metric("llm_slots_busy_elsewhere") == told)
-    second = threading.Thread(target=ask, args=(other,), kwargs={"max_tokens": 1})
-    second.start()
-    until(lambda: other.metric("llm_requests_under_way") == 1)
-    until(lambda: other.metric("llm_requests_queued") == 1 or len(standin.seen()) == before + 2)
-    found = len(standin.seen()) - before, int(other.metric("llm_requests_queued"))
-    for thread in (first, second):
-        thread.join()
+    with hold(one):
+        until(lambda: len(standin.seen()) == before + 1)
+        until(lambda: one.metric("llm_slots_busy") == 1 and other.metric("llm_slots_busy_elsewhere") == told)
+        standin.tell(first_token_seconds=0)
+        second = threading.Thread(target=ask, args=(other,))
+        second.start()
+        until(lambda: other.metric("llm_requests_queued") == 1 or len(standin.seen()) == before + 2)
+        found = len(standin.seen()) - before, int(other.metric("llm_requests_queued"))
+    second.join()
     assert len(standin.seen()) == before + 2
     return found
 
@@ -58,18 +56,13 @@ def test_a_slot_whose_client_left_is_free_though_another_process_has_one_of_the_
     """The engine tells how many it has of all together."""
     standin, (one, other) = service.standins["alpha"], two
     assert [ask(process) for process in two] == [200, 200]
-    standin.tell(chunks=1000, token_seconds=0.08)
-    long = threading.Thread(target=ask, args=(other,), kwargs={"model": "alpha", "max_tokens": 60})
-    long.start()
-    until(lambda: one.metric("llm_slots_busy_elsewhere") == 1)
     standin.tell(first_token_seconds=60)
-    body = {"model": "alpha", "messages": [{"role": "user", "content": "hi"}], "stream": True}
-    with one.http() as http, pytest.raises(httpx.ReadTimeout):
-        http.post("/v1/chat/completions", json=body, timeout=0.5)
-    until(lambda: one.metric("llm_slots_busy") == 0)
-    assert other.metric("llm_slots_busy") == 1
-    standin.tell(first_token_seconds=0)
-    long.join()
+    with hold(other, "alpha"):
+        until(lambda: one.metric("llm_slots_busy_elsewhere") == 1)
+        with hold(one, "alpha"):
+            until(lambda: one.metric("llm_slots_busy") == 1)
+        until(lambda: one.metric("llm_slots_busy") == 0)
+        assert other.metric("llm_slots_busy") == 1
 
 
 def test_a_slot_that_one_has_taken_is_taken_for_the_other(

@@ -13,7 +13,7 @@ from cluster.fleet import FIRST_DURATION
 from cluster.prefixes import Prompt
 from gateway import leaving, routing, slots
 from gateway.errors import GatewayError
-from gateway.slots import Lease, ModelPool, SlotRequest, Standing
+from gateway.slots import LOOK_EVERY, Lease, ModelPool, SlotRequest, Standing
 from models_app.selectors import ModelView, ReplicaView
 from models_app.states import State
 
@@ -166,13 +166,20 @@ async def test_whoever_has_time_waits_as_others_do() -> None:
     assert second.task.result().placement.cached == 1
 
 
-async def test_nobody_is_refused_who_let_free_slots_pass() -> None:
+async def test_nobody_is_refused_who_let_free_slots_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    for module in (slots, routing):
+        monkeypatch.setattr(module, "monotonic", lambda: now[0])
     pool = ModelPool(view(1, 1), LIMIT, ROOM, coming_wait=30, queue_wait=0.6)
     first = await pool.take(holds())
     pool.router.has_read(first.placement)
-    second = await pool.take(holds())
-    assert second.replica is not first.replica
-    assert second.standing.position == 1
+    [second] = await joined(pool, holds())
+    for now[0], served in ((0.29, False), (0.29 + LOOK_EVERY, True)):
+        pool.update(view(1, 1), now[0])
+        await settle()
+        assert second.served == served
+    assert second.task.result().replica is not first.replica
+    assert second.task.result().standing.position == 1
 
 
 async def test_a_full_line_of_those_who_let_free_slots_pass_refuses_nobody() -> None:
@@ -299,7 +306,8 @@ async def all_positions(askers: list[Asker]) -> list[int]:
     raise AssertionError(told)
 
 
-async def test_while_a_model_is_loaded_the_estimate_says_how_long_that_takes() -> None:
+async def test_while_a_model_is_loaded_the_estimate_says_how_long_that_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slots, "monotonic", lambda: 0.0)
     pool = pool_of(on_demand=True, load_seconds=40.0)
     [asker] = await joined(pool, SlotRequest("a"), listens=True)
     assert asker.told == [(1, 40_000, True)]

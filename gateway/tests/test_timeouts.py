@@ -16,16 +16,16 @@ pytestmark = pytest.mark.e2e
 ASKING = {"model": "alpha", "messages": [{"role": "user", "content": "hi"}]}
 
 
-@pytest.fixture(scope="module")
-def hasty_url(running: Service) -> Iterator[str]:
-    limits = {"FIRST_BYTE_SECONDS": "1", "SILENCE_SECONDS": "1", "ANSWER_SECONDS": "3", "MODEL_WAIT_SECONDS": "5"}
-    with web(running.home, "hasty", **limits) as started:
-        yield started.url
-
-
 @pytest.fixture
-def hasty(service: Service, hasty_url: str) -> Service:
-    return replace(service, url=hasty_url)
+def hasty(service: Service, request: pytest.FixtureRequest) -> Iterator[Service]:
+    """With the limits that a test names."""
+    with web(service.home, "hasty", **request.param) as started:
+        yield replace(service, url=started.url)
+
+
+def limits(**seconds: int) -> pytest.MarkDecorator:
+    names = {f"{name.upper()}_SECONDS": str(value) for name, value in seconds.items()}
+    return pytest.mark.parametrize("hasty", [names], indirect=True, ids=["_".join(seconds)])
 
 
 def ask(service: Service, **fields: object) -> httpx.Response:
@@ -33,6 +33,7 @@ def ask(service: Service, **fields: object) -> httpx.Response:
         return http.post("/v1/chat/completions", json={**ASKING, **fields})
 
 
+@limits(first_byte=1)
 def test_an_engine_that_never_answers_is_an_upstream_error(hasty: Service) -> None:
     hasty.standins["alpha"].tell(generate="hang")
     answer = ask(hasty)
@@ -40,6 +41,7 @@ def test_an_engine_that_never_answers_is_an_upstream_error(hasty: Service) -> No
     until(lambda: hasty.metric("llm_slots_busy") == 0)
 
 
+@limits(silence=1)
 def test_another_one_goes_on_with_an_answer_in_which_an_engine_fell_silent(hasty: Service) -> None:
     hasty.standins["alpha"].tell(chunks=8, silent_after=5)
     answer = ask(hasty, stream=True)
@@ -47,6 +49,16 @@ def test_another_one_goes_on_with_an_answer_in_which_an_engine_fell_silent(hasty
     assert hasty.usage(answer.headers["x-request-id"])["resumed"] == 1
 
 
+@limits(silence=1)
+def test_an_engine_that_falls_silent_as_soon_as_it_began_is_an_upstream_error(hasty: Service) -> None:
+    """The head of its answer and all it says come in one piece."""
+    hasty.standins["alpha"].tell(broken="an event")
+    answer = ask(hasty, stream=True, logprobs=True)  # which nobody goes on with
+    content, error = [json.loads(line[6:]) for line in answer.text.splitlines() if line]
+    assert (content["choices"][0]["delta"]["content"], error["error"]["code"]) == ("x", "upstream_error")
+
+
+@limits(answer=3)
 def test_an_answer_that_takes_too_long_is_ended(hasty: Service) -> None:
     hasty.standins["alpha"].tell(chunks=1000, token_seconds=0.1)
     answer = ask(hasty, stream=True)

@@ -79,6 +79,7 @@ def test_one_that_waits_for_a_moment_only_is_told_nothing(away: Service) -> None
         asked = pool.submit(ask, away, "coming", stream=True)
         until(lambda: away.rows(WAITING))
         replica(away, "ready", away.standins["alpha"].port)
+        away.knock()
         answer = asked.result()
     assert answer.headers["x-replica"] == "coming/1"
     assert answer.text.startswith("data: ")

@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
-import json
 import re
-import socket
 from collections.abc import Iterator
 from dataclasses import replace
 
 import httpx
 import pytest
 
-from gateway.tests.conftest import Service, python_in, until, web
+from gateway.tests.conftest import Service, StandIn, hold, python_in, until, web
 from gateway.tests.test_keys_and_limits import make_keys
 
 pytestmark = pytest.mark.e2e
@@ -34,15 +32,6 @@ def ask(service: Service, user: str = "ann", path: str = CHAT, body: dict | None
 
 def standing(answer: httpx.Response) -> tuple[int, int]:
     return int(answer.headers["x-queue-position"]), int(answer.headers["x-queue-estimate-ms"])
-
-
-def hold(service: Service, token: str, name: str = "", model: str = "narrow") -> socket.socket:
-    """One that has the slot of ``narrow``, or waits for it, until it is closed."""
-    url, body = httpx.URL(service.url), json.dumps({**BODY, "model": model, "stream": True, "user": name}).encode()
-    head = f"POST {CHAT} HTTP/1.1\r\nHost: {url.host}\r\nAuthorization: Bearer {token}\r\nContent-Length: {len(body)}"
-    wire = socket.create_connection((url.host, url.port))
-    wire.sendall(head.encode() + b"\r\n\r\n" + body)
-    return wire
 
 
 def key_of_group(service: Service, name: str, weight: int) -> str:
@@ -65,7 +54,7 @@ def busy(service: Service) -> Iterator[None]:
     narrow = service.standins["narrow"]
     before = len(narrow.seen())
     narrow.tell(first_token_seconds=60)
-    with hold(service, service.tokens["ann"]):
+    with hold(service):
         until(lambda: len(narrow.seen()) == before + 1)
         yield
         narrow.tell(first_token_seconds=0)
@@ -119,10 +108,10 @@ def test_a_stream_that_waits_hears_its_turn_come_nearer_as_it_does(service: Serv
 
     heard: list[tuple[int, int]] = []
     with contextlib.ExitStack() as stack:
-        holding = {"holder": stack.enter_context(hold(service, service.tokens["ann"], "holder"))}
+        holding = {"holder": stack.enter_context(hold(service, user="holder"))}
         until(lambda: served() == ["holder"])
         for number, (user, name) in enumerate((("ann", "a1"), ("ann", "a2"), ("bob", "b1"), ("bob", "b2")), 1):
-            holding[name] = stack.enter_context(hold(service, service.tokens[user], name))
+            holding[name] = stack.enter_context(hold(service, token=service.tokens[user], user=name))
             queued(service, number)
         body = {**BODY, "stream": True, "user": "stream"}
         answer = stack.enter_context(stack.enter_context(service.http()).stream("POST", CHAT, json=body))
@@ -150,21 +139,33 @@ def test_a_stream_that_waited_says_what_was_known_when_it_began_to(service: Serv
 
 
 def test_after_a_failed_try_the_answer_says_how_long_it_waited_in_all(service: Service) -> None:
-    for name, pause in (("first", 0.1), ("second", 0.1), ("alpha", 0.3)):
-        service.standins[name].tell(token_seconds=pause)
-    with concurrent.futures.ThreadPoolExecutor(10) as pool:
-        before = [pool.submit(ask, service, body={**BODY, "model": "three", "max_tokens": 8}) for _ in range(8)]
-        until(lambda: service.metric("llm_slots_busy") == 8)
-        for name in ("first", "second"):
-            service.standins[name].tell(error_status=500, error_times=2)
-        with hold(service, service.tokens["ann"], model="three"):  # who leaves
+    engines = [service.standins[name] for name in ("first", "second", "alpha")]
+    for engine in engines:
+        engine.tell(first_token_seconds=60)
+
+    def served(engine: StandIn) -> list[str]:
+        return [seen["body"].get("user") for seen in engine.seen()]
+
+    with concurrent.futures.ThreadPoolExecutor() as pool, contextlib.ExitStack() as stack:
+        holding = {f"h{number}": stack.enter_context(hold(service, "three", user=f"h{number}")) for number in range(8)}
+        until(lambda: [len(served(engine)) for engine in engines] == [2, 2, 4])
+        with hold(service, "three"):  # who leaves
             queued(service, 1)
-            waited = pool.submit(ask, service, body={**BODY, "model": "three"})
+            waited = pool.submit(ask, service, body={**BODY, "model": "three", "user": "waited"})
             queued(service, 2)
-        answers = [one.result() for one in (*before, waited)]
-    assert {answer.status_code for answer in answers} == {200}
-    assert standing(answers[-1])[0] == 2  # not where it stood when it came back
-    assert int(answers[-1].headers["x-queue-ms"]) > 0
+        queued(service, 1)
+        for engine in engines[:2]:
+            engine.tell(error_status=500, error_times=1)
+        for name in served(engines[0]) + served(engines[1]):
+            holding[name].close()
+        until(lambda: [served(engine)[2:] for engine in engines[:2]] == [["waited"]] * 2)
+        queued(service, 1)
+        engines[2].tell(first_token_seconds=0)
+        holding[served(engines[2])[0]].close()
+        answer = waited.result()
+    assert (answer.status_code, answer.headers["x-replica"]) == (200, "three/3")
+    assert standing(answer)[0] == 2  # not where it stood when it came back
+    assert int(answer.headers["x-queue-ms"]) > 0
 
 
 def test_other_peoples_headers_decide_nothing_and_reach_no_engine(service: Service) -> None:
@@ -240,7 +241,7 @@ def test_a_batch_key_comes_after_all_others(service: Service) -> None:
     with contextlib.ExitStack() as stack, busy(service):
         for number, name in enumerate(("nightly", "daily", "session"), 1):
             token = keys.get(name, service.tokens["ann"])
-            stack.enter_context(hold(service, token, name))
+            stack.enter_context(hold(service, token=token, user=name))
             queued(service, number)
         narrow.tell(first_token_seconds=0)
         stack.callback(until, lambda: len(narrow.seen()) == began + 4)
@@ -254,12 +255,12 @@ def test_a_single_request_waits_for_one_turn_of_somebody_with_a_thousand(service
         crowded = replace(service, url=other.url)
         with contextlib.ExitStack() as stack:
             narrow.tell(first_token_seconds=60)
-            with hold(crowded, service.tokens["ann"], "many"):
+            with hold(crowded, user="many"):
                 until(lambda: len(narrow.seen()) == began + 1)
                 for _ in range(1000):
-                    stack.enter_context(hold(crowded, service.tokens["ann"], "many"))
+                    stack.enter_context(hold(crowded, user="many"))
                 until(lambda: crowded.metric("llm_requests_queued") == 1000)
-                stack.enter_context(hold(crowded, service.tokens["bob"], "one"))
+                stack.enter_context(hold(crowded, token=service.tokens["bob"], user="one"))
                 until(lambda: crowded.metric("llm_requests_queued") == 1001)
                 narrow.tell(first_token_seconds=0)
             until(lambda: "one" in [seen["body"]["user"] for seen in narrow.seen()[began:]])
@@ -275,7 +276,7 @@ def test_who_is_in_a_group_of_weight_three_gets_three_turns_for_one_of_others(se
     with contextlib.ExitStack() as stack, busy(service):
         for number in range(12):
             name = "oh"[number % 2]
-            stack.enter_context(hold(service, tokens[name], name))
+            stack.enter_context(hold(service, token=tokens[name], user=name))
             queued(service, number + 1)
         narrow.tell(first_token_seconds=0)
         stack.callback(until, lambda: len(narrow.seen()) == began + 13)

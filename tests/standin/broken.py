@@ -25,7 +25,9 @@ BROKEN = {
     "odd error": b"HTTP/1.1 400 Bad\r\nContent-Length: 72\r\n\r\n"
     + b'{"error":{"type":"exceed_context_size_error","n_prompt_tokens":"many"}} ',
     "half a head": b"HTTP/1.1 200 OK\r\nContent-Ty",
+    "an event": b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: 5000\r\n\r\n"
+    + b'data: {"choices":[{"index":0,"delta":{"content":"x"},"finish_reason":null}]}\n\n',
     "head": OK_HEAD + b"Content-Length: 5000\r\n\r\n",
     "silence": b"",
 }
-STAYS = {"head", "silence"}
+STAYS = {"an event", "head", "silence"}

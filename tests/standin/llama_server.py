@@ -2,7 +2,8 @@
 """A small program that stands in for llama-server: same flags, same answers, and it can be told to misbehave.
 
 Standard library only, so that it starts at once. One "token" is one word. Switches (all optional) come as JSON by
-``--switches``, from a file by ``--switches-file`` (read again whenever it changes), or while running by ``POST /standin``:
+``--switches``, from a file by ``--switches-file`` (read again whenever it changes), or while running by ``POST /standin``,
+where ``forget`` empties the list of what it has seen, but for requests under way:
 
     load_seconds        /health answers 503 that long
     never_healthy       /health answers 503 for ever
@@ -174,7 +175,12 @@ class Server:
 
     async def control(self, request: Request, answer: Answer) -> None:
         if request.method == "POST":
-            self.switches.update(json.loads(request.body))
+            told = json.loads(request.body)
+            if told.pop("forget", False):
+                self.seen = [entry for entry in self.seen if entry["state"] in {"waiting", "running"}]
+            if "error_status" in told or "error_times" in told:
+                self.errors_given = 0
+            self.switches.update(told)
         await answer.json({"seen": self.seen, "switches": self.switches.all(), "pid": os.getpid()})
 
     # -- endpoints -------------------------------------------------------------------------------------------------
@@ -423,13 +429,12 @@ class Server:
         reasoning = words(str(self.switches["reasoning"] or "")) if isinstance(style, ChatStyle) else []
         deltas = [style.reasoning_delta(piece) for piece in reasoning] + [style.delta(piece) for piece in pieces]
         deltas = style.for_each_answer(deltas)
-        pause = self.switches["token_seconds"] or 0
         limits = [self.switches[name] for name in STOPS]
         limit = min(10**9 if found is None else found for found in limits)
         opening, closing = style.for_each_answer(style.opening()), style.closings()
         after_finish = self.switches["after_finish"]
         if (
-            not pause and limit > len(deltas) and not after_finish
+            not self.switches["token_seconds"] and limit > len(deltas) and not after_finish
         ):  # as fast as it goes: benches measure the gateway, not this program
             attempt.note(answer=len(deltas))
             await answer.events([*opening, *deltas, *closing], last=True, done=style.says_done)
@@ -440,7 +445,7 @@ class Server:
             if number >= limit:
                 await self.break_off(answer)
                 return
-            await self.wait(answer, pause)
+            await self.wait(answer, self.switches["token_seconds"] or 0)
             attempt.note(answer=1)
             await answer.events([delta])
             entry["deltas"] = number + 1
