@@ -25,12 +25,12 @@ async def admitted(limiter: RedisLimiter, limit: dict[str, Any], name: str, time
     return sum(await asyncio.gather(*(one(number) for number in range(times))))
 
 
-async def main(url: str, lease: float) -> None:
-    limiter = RedisLimiter(url, Timing(connect=10, answer=10, lease=lease, renew=lease / 5))
+async def main(url: str) -> None:
+    limiter = RedisLimiter(url, Timing(connect=10, answer=10))
     while line := await asyncio.to_thread(sys.stdin.readline):
         sys.stdout.write(json.dumps(await admitted(limiter, *json.loads(line))) + "\n")
         sys.stdout.flush()
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], float(sys.argv[2])))
+    asyncio.run(main(sys.argv[1]))

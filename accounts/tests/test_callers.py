@@ -6,11 +6,13 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
+from unittest.mock import patch
 
 import pytest
 from asgiref.sync import sync_to_async
 from django.db import connections
 from django.test import Client
+from rest_framework_simplejwt.backends import TokenBackend
 from rest_framework_simplejwt.tokens import AccessToken
 
 from accounts import callers, quota, remembered, services
@@ -62,15 +64,12 @@ async def test_while_remembered_no_query_is_made(user: User, monkeypatch, later)
         assert asked == [user.pk] * 2
 
 
-async def test_a_check_costs_far_less_than_a_millisecond(user: User) -> None:
+async def test_while_remembered_no_signature_is_checked(user: User) -> None:
     token = await sync_to_async(services.console_token)(user)
-    await callers.caller_from_bearer(token)
-    quickest = 1.0
-    for _ in range(50):
-        begin = time.perf_counter()
-        await callers.caller_from_bearer(token)
-        quickest = min(quickest, time.perf_counter() - begin)
-    assert quickest < 0.001
+    with patch.object(TokenBackend, "decode", autospec=True, side_effect=TokenBackend.decode) as decode:
+        for _ in range(50):
+            await callers.caller_from_bearer(token)
+        assert decode.call_count == 1
 
 
 @pytest.mark.parametrize("change", [{"is_active": False}, {"password": "!"}], ids=["disabled account", "new password"])

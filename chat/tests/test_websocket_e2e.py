@@ -99,10 +99,11 @@ def messages_about(conversation: str, message: str) -> list[dict]:
 
 def test_five_cuts_at_random_points_lose_nothing(service_with):
     service = service_with()
+    token = service.token()  # a login takes longer than many a piece of the answer
     chance = random.Random(7)
     text, seq, message = "", 0, ""
     for _cut in range(5):
-        with socket_of(service) as socket:
+        with socket_of(service, token) as socket:
             if message:
                 socket.say(type="resume", message=message, after=seq)
             else:
@@ -110,7 +111,7 @@ def test_five_cuts_at_random_points_lose_nothing(service_with):
             for _ in range(chance.randint(1, 12)):
                 event = socket.hear_until("delta")
                 text, seq = text + event["text"], event["seq"]
-    with socket_of(service) as socket:
+    with socket_of(service, token) as socket:
         socket.say(type="resume", message=message, after=seq)
         done = socket.hear_until("done")
         assert (text + socket.text()).encode() == ANSWER.encode()

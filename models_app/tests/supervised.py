@@ -89,7 +89,8 @@ def engines(home: Path) -> list[psutil.Process]:
     found = []
     for candidate in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            if str(home) in " ".join(candidate.cmdline()) and candidate.status() != psutil.STATUS_ZOMBIE:
+            command = candidate.cmdline()
+            if "--alias" in command and str(home) in " ".join(command) and candidate.status() != psutil.STATUS_ZOMBIE:
                 found.append(candidate)
     return found
 
@@ -104,7 +105,8 @@ async def bench(home, settings):
     await bench.end()
     left = engines(home)
     for engine in left:
-        engine.kill()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            engine.kill()
     assert not left, "an engine outlived its supervisor"
 
 

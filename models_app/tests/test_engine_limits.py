@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -58,7 +59,7 @@ async def test_an_engine_that_wants_more_ends_and_says_so(bench, monkeypatch, se
     put_starter_model(project.MODELS_PATH)
     monkeypatch.setattr(preparation.engine_limits, "memory_bound", lambda *_arguments: 150 * MIB)
     await bench.ask(lambda: ModelConfig.objects.create(name="m", file=FILE, slots=2, context_length=8192))
-    await bench.start(QUICK)
+    await bench.start(replace(QUICK, start=60, load=60))
     [row] = await bench.state(State.FAILED, seconds=90)
     assert row.reason["code"] == "over_bound", row.reason
     text = reasons.text(row.reason)

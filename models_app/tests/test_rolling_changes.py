@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import psutil
 import pytest
@@ -13,9 +14,10 @@ from models_app.preparation import Circumstances, prepare
 from models_app.selectors import wanted_models
 from models_app.states import State
 from models_app.tests.gguf_files import make_gguf
-from models_app.tests.supervised import engines, until
+from models_app.tests.supervised import QUICK, engines, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.django_db(transaction=True)]
+SWITCHED = replace(QUICK, hung=60)  # what the new one is told, the old one does as well: it is not to be ended for it
 
 
 def by_pid(rows: list[Replica]) -> dict[int | None, Replica]:
@@ -23,7 +25,7 @@ def by_pid(rows: list[Replica]) -> dict[int | None, Replica]:
 
 
 async def test_the_old_one_serves_until_the_new_one_does(bench, model):
-    await bench.start()
+    await bench.start(SWITCHED)
     (before,) = await bench.ready()
     bench.switches(load_seconds=0.5)
     await bench.ask(services.update_model, "a", {"context_length": 1024})
@@ -55,7 +57,7 @@ async def test_a_new_version_that_does_not_come_up_leaves_the_old_one_and_says_w
 
 
 async def test_settings_taken_back_stop_the_new_version_and_leave_the_old_one_alone(bench, model):
-    await bench.start()
+    await bench.start(SWITCHED)
     (before,) = await bench.ready()
     bench.switches(never_healthy=True)
     await bench.ask(services.update_model, "a", {"context_length": 1024})

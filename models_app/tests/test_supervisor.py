@@ -235,15 +235,16 @@ async def test_one_that_ignores_term_is_killed(bench, model):
 
 # -- changes -----------------------------------------------------------------------------------------------------------------
 async def test_stopping_waits_for_requests_under_way(bench, model):
-    bench.switches(token_seconds=0.05, chunks=10)
-    await bench.start()
+    bench.switches(token_seconds=0.05, chunks=400)
+    await bench.start(replace(QUICK, drain=30))
     (row,) = await bench.ready()
     key = process.engine_key(row.key_nonce)
-    async with httpx.AsyncClient(headers={"Authorization": f"Bearer {key}"}) as client:
+    async with httpx.AsyncClient(headers={"Authorization": f"Bearer {key}"}, timeout=30) as client:
         request = asyncio.create_task(client.post(f"http://127.0.0.1:{row.port}/v1/completions", json={"prompt": "x"}))
         await until(lambda: [entry for entry in seen(row)["seen"] if entry["state"] == "running"])
         await bench.ask(services.set_active, "a", False)
         await bench.state(State.DRAINING)
+        bench.switches(token_seconds=1e-6)  # may end now
         assert (await request).status_code == 200
     await bench.until(lambda rows: rows == [])
     assert not engines(bench.home)

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from django.conf import settings as project
 
-from models_app import process
+from models_app import engine_main, process
 from tests.ports import free_port
 from tests.running_service import put_starter_model
 
-pytestmark = pytest.mark.e2e
 # As started by the supervisor, but with a short patience.
 START = "import sys; from models_app import engine_main; engine_main.UNCLAIMED_SECONDS = 1.0; engine_main.main(sys.argv[1:])"
 
 
-@pytest.fixture
-def engine(home) -> Iterator[subprocess.Popen[bytes]]:
+@pytest.mark.e2e
+def test_it_ends_when_nobody_claims_it(home):
     put_starter_model(home / "models")
     file = next(Path(home / "models").glob("*.gguf"))
     numbers = {
@@ -35,28 +35,30 @@ def engine(home) -> Iterator[subprocess.Popen[bytes]]:
     }
     flags = [part for flag, number in numbers.items() for part in (flag, str(number))]
     process.claim_engines()
-    started = subprocess.Popen(
+    ended = subprocess.run(
         [sys.executable, "-c", START, "--model", str(file), "--alias", "m", *flags],
         env={**process.environment(1, "n"), "PYTHONPATH": str(project.BASE_DIR)},
         stderr=subprocess.PIPE,
+        timeout=60,
     )
-    yield started
-    started.kill()
-    started.communicate(timeout=20)
+    assert "nobody has looked after this engine" in ended.stderr.decode()
+    assert ended.returncode != 0
 
 
-def test_it_ends_when_nobody_claims_it(engine):
-    _, told = engine.communicate(timeout=60)
-    assert "nobody has looked after this engine" in told.decode()
-    assert engine.returncode != 0
-
-
-def test_it_goes_on_while_it_is_claimed_whatever_the_clock_says(engine):
+def test_it_goes_on_while_it_is_claimed_whatever_the_clock_says(home, monkeypatch):
     """Times in the future and in the past are claims like any other."""
-    until = time.monotonic() + 3
-    moment = time.time() + 10_000
-    while time.monotonic() < until:
-        moment -= 100
-        os.utime(process.claim_file(), (moment, moment))
-        assert engine.poll() is None
-        time.sleep(0.1)
+    process.claim_engines()
+    now, ends, moment = 0.0, [], time.time() + 10_000
+
+    def sleep(seconds: float) -> None:
+        nonlocal now, moment
+        now += seconds
+        if now < 1000:
+            moment -= 100
+            os.utime(process.claim_file(), (moment, moment))
+
+    monkeypatch.setattr(engine_main, "time", SimpleNamespace(monotonic=lambda: now, sleep=sleep))
+    monkeypatch.setattr(engine_main.os, "kill", lambda pid, number: ends.append((pid, number)))
+    engine_main.end_when_unclaimed(process.claim_file())
+    assert ends == [(os.getpid(), signal.SIGTERM)]
+    assert now == pytest.approx(1000 + engine_main.UNCLAIMED_SECONDS, abs=engine_main.UNCLAIMED_SECONDS / 10)

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import shutil
 from collections import namedtuple
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from models_app.downloads.tests.conftest import TINY
 from models_app.downloads.transport import new_client
 from tests.running_service import wait_for
 
-FAST = Timing(stall=0.4, first_wait=0.01, longest_wait=0.05, attempts=3)
+FAST = Timing(stall=30, first_wait=0.01, longest_wait=0.05, attempts=3)
 
 
 class Get:
@@ -32,6 +33,7 @@ class Get:
         self.size: int | None = len(self.content)
         self.sha256: str | None = hashlib.sha256(self.content).hexdigest()
         self.etag = ""
+        self.timing = FAST
         self.seen: list[int] = []
         self.troubles: list[dict] = []
 
@@ -47,8 +49,9 @@ class Get:
 
         source = Source(self.url, "the file", self.token)
         watcher = Watcher(progress, trouble, etag=self.etag, remember=remember)
-        async with new_client(FAST.stall) as client:
-            found = await fetch(client, RemoteFile(source, "file", self.size, self.sha256), self.path, watcher, FAST)
+        async with new_client(self.timing.stall) as client:
+            file = RemoteFile(source, "file", self.size, self.sha256)
+            found = await fetch(client, file, self.path, watcher, self.timing)
         assert self.path.read_bytes() == self.content
         assert found == hashlib.sha256(self.content).hexdigest()
         return found
@@ -118,6 +121,7 @@ async def test_more_here_than_there(hub, get: Get):
 
 
 async def test_silence_is_noticed(hub, get: Get):
+    get.timing = replace(FAST, stall=0.4)
     hub.fault(stall=1)
     assert (await get.fails()).code == "stalled"
     hub.fault(stall=1_500_000)
@@ -214,7 +218,7 @@ async def test_a_disk_that_fills_up_meanwhile(get: Get, monkeypatch):
 
 
 async def test_cancelling_keeps_what_came(hub, get: Get):
-    hub.fault(slow=0.05)
+    hub.fault(stall=1_200_000)  # what is written at once is a megabyte
     task = asyncio.create_task(get.run())
     await asyncio.to_thread(wait_for, lambda: get.path.exists() and get.path.stat().st_size, "the first bytes")
     task.cancel()

@@ -13,6 +13,7 @@ from models_app.downloads.tests.conftest import TINY
 from tests.running_service import PROJECT, Service, new_service, put_prepared_files, wait_for
 
 FILE = "tiny-q4_k_m.gguf"
+BEGUN = 1_200_000  # bytes of it after which the hub is silent; what is written at once is a megabyte
 
 
 @pytest.fixture
@@ -59,7 +60,7 @@ def test_pulling_a_quantisation_and_making_a_model_of_it(place, running_hub):
 
 
 def test_a_killed_pull_goes_on_where_it_was(place, running_hub):
-    running_hub.fault(slow=0.1)
+    running_hub.fault(stall=BEGUN)
     process = begin(place, f"{TINY}:{FILE}")
     wait_for(lambda: staged(place) and staged(place)[0].stat().st_size, "the first megabyte")
     process.kill()
@@ -72,7 +73,7 @@ def test_a_killed_pull_goes_on_where_it_was(place, running_hub):
 
 
 def test_ctrl_c_says_how_to_cancel_and_cancel_leaves_nothing(place, running_hub):
-    running_hub.fault(slow=0.1)
+    running_hub.fault(stall=BEGUN)
     process = begin(place, f"{TINY}:{FILE}")
     wait_for(lambda: staged(place) and staged(place)[0].stat().st_size, "the first megabyte")
     process.send_signal(signal.SIGINT)
