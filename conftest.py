@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from django.utils import timezone, translation
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 
 from tests.running_service import Service, running
+
+# Of how long a test takes, slow machines and neighbours decide. CI's own profile stays beneath.
+hypothesis_settings.register_profile(
+    "slow", hypothesis_settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+hypothesis_settings.load_profile("slow")
+
+# What a script puts into the background (`./run-tests.sh &`) is started to ignore Ctrl-C, and whatever it starts inherits this.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

@@ -35,7 +35,9 @@ def exchange(service: Service, request: bytes, *, timeout: float = 30) -> Answer
         headers = {name.lower(): value.strip() for name, _colon, value in (line.partition(":") for line in lines)}
         length = int(headers.get("content-length", 0))
         while len(body) < length:
-            body += connection.recv(65536)
+            chunk = connection.recv(65536)
+            assert chunk, f"{length} bytes announced, only {body!r}"
+            body += chunk
         return Answer(int(status_line.split()[1]), headers, body[:length], _has_ended(connection, body[length:]))
 
 

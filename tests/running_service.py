@@ -160,7 +160,7 @@ class Service:
             return False
 
     def engines(self) -> list[psutil.Process]:
-        return [process for process in self.processes() if "--alias" in _command_line(process)]
+        return [process for process in self.processes() if "--alias" in command_line(process)]
 
     def log(self) -> list[dict[str, Any]]:
         path = self.home / "logs" / "llm-app.log"
@@ -194,7 +194,7 @@ class Service:
     def kill_what_is_left(self) -> list[str]:
         """Kills, and says what there was."""
         left = self.processes()
-        names = [" ".join(_command_line(process)) for process in left]
+        names = [" ".join(command_line(process)) for process in left]
         for process in left:
             with contextlib.suppress(psutil.Error):
                 process.kill()
@@ -202,11 +202,19 @@ class Service:
         return names
 
 
-def _command_line(process: psutil.Process) -> list[str]:
+def command_line(process: psutil.Process) -> list[str]:
     try:
         return process.cmdline()
     except psutil.Error:
         return []
+
+
+def runs(process: psutil.Process) -> bool:
+    """One that has ended does not, though nobody may have reaped it yet."""
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.Error:
+        return False
 
 
 def new_service(home: Path, **changes: str) -> Service:

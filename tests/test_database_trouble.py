@@ -104,7 +104,7 @@ def test_the_websocket(world: Any) -> None:
         world.broken()
         await socket.send_json_to({"type": "auth", "token": world.key})
         answer = await socket.receive_json_from(5)
-        await socket.disconnect()
+        await socket.disconnect(timeout=10)
         return f"{answer['code']} {answer['retry']}"
 
     assert asyncio.run(said()) == "internal_error True"

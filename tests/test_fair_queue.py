@@ -3,22 +3,40 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import re
 import secrets
+from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.running_service import Service, wait_for
+from tests.running_service import Service, put_starter_model, running, wait_for
 
 pytestmark = pytest.mark.e2e
 CHAT = "/v1/chat/completions"
 STARTER = "smollm2-135m-instruct"
+FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 MANY = 40
+SLOTS = 2
+LONG = 4000  # tokens: more seconds than it takes until all wait and whoever is last is told, on the fastest machine
 SLACK = timedelta(milliseconds=200)  # times of records are those of the arrival, a moment late
 TOLD = re.compile(r": waiting for a slot, position (\d+), about \d+ ms")
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """Its model may write a ``LONG`` answer."""
+    home = tmp_path_factory.mktemp("fair-queue") / "home"
+    put_starter_model(home / "models")
+    model = {"modelName": STARTER, "modelFile": FILE, "contextLength": 4096, "slots": SLOTS, "maxTokens": LONG}
+    (home / "models" / "model_config.json").write_text(json.dumps({"models": [model]}))
+    with running(home, starter=False) as service:
+        wait_for(service.model_is_ready, "the model", 120)
+        yield service
 
 
 def person(service: Service) -> tuple[str, dict[str, str]]:
@@ -37,28 +55,53 @@ def body(**more: Any) -> dict[str, Any]:
 
 
 class Crowd:
-    """``MANY`` requests of one person, a stream behind them, and at last a single one of somebody else."""
+    """While all slots are taken: ``MANY`` requests of one person, a single one of somebody else, and a stream behind them all."""
 
-    def __init__(self, client: httpx.AsyncClient, many: dict[str, str], one: dict[str, str]) -> None:
-        self.client, self.many, self.one = client, many, one
+    def __init__(
+        self, client: httpx.AsyncClient, blocker: dict[str, str], many: dict[str, str], one: dict[str, str]
+    ) -> None:
+        self.client, self.blocker, self.many, self.one = client, blocker, many, one
         self.answered = 0
         self.heard: list[tuple[int, datetime]] = []
+        self.told = asyncio.Event()
         self.stream_id = ""
 
     async def run(self) -> httpx.Response:
-        """The single one's answer, and ``left``: how many of the others were not answered then."""
-        asking = [asyncio.create_task(self.ask(self.many)) for _ in range(MANY)]
-        while await self.queued() < MANY / 2:
+        """The single one's answer."""
+        async with contextlib.AsyncExitStack() as blockers:
+            for _ in range(SLOTS):
+                await blockers.enter_async_context(self.block())
+            asking = [asyncio.create_task(self.ask(self.many)) for _ in range(MANY)]
+            await self.wait_for_queue(MANY)
+            single = asyncio.create_task(self.ask_once())
+            await self.wait_for_queue(MANY + 1)
+            listening = asyncio.create_task(self.listen())
+            await self.told.wait()
+        await asyncio.gather(single, *asking, listening)
+        return single.result()
+
+    @contextlib.asynccontextmanager
+    async def block(self) -> AsyncIterator[None]:
+        """An answer of a third person that is under way."""
+        long = body(stream=True, max_tokens=LONG, ignore_eos=True)
+        async with self.client.stream("POST", CHAT, json=long, headers=self.blocker) as answer:
+            chunks = answer.aiter_bytes()  # kept: the connection ends with it
+            await anext(chunks)
+            yield
+
+    async def wait_for_queue(self, length: int) -> None:
+        while await self.queued() < length:
             pass  # each look takes its time
-        listening = asyncio.create_task(self.listen())
-        single = await self.ask(self.one)
-        self.left = MANY - self.answered + 1
-        await asyncio.gather(*asking, listening)
-        return single
 
     async def ask(self, headers: dict[str, str]) -> httpx.Response:
         answer = (await self.client.post(CHAT, json=body(), headers=headers)).raise_for_status()
         self.answered += 1
+        return answer
+
+    async def ask_once(self) -> httpx.Response:
+        """``left``: how many of the others were not answered then."""
+        answer = await self.ask(self.one)
+        self.left = MANY - self.answered + 1
         return answer
 
     async def listen(self) -> None:
@@ -66,6 +109,7 @@ class Crowd:
             async for line in answer.aiter_lines():
                 if found := TOLD.match(line):
                     self.heard.append((int(found[1]), datetime.now(UTC)))
+                    self.told.set()
             self.stream_id = answer.headers["x-request-id"]
 
     async def queued(self) -> float:
@@ -91,12 +135,12 @@ def records_of(admin: httpx.Client, name: str) -> list[dict[str, Any]]:
 
 
 def test_another_persons_single_request_waits_for_one_turn_and_who_waits_hears_the_truth(service: Service) -> None:
-    (name, many), (_other, one) = person(service), person(service)
+    (name, many), (_other, one), (_third, blocker) = (person(service) for _ in range(3))
 
     async def run() -> tuple[Crowd, httpx.Response]:
         limits = httpx.Limits(max_connections=None)
         async with httpx.AsyncClient(base_url=service.base_url, timeout=120, limits=limits) as client:
-            crowd = Crowd(client, many, one)
+            crowd = Crowd(client, blocker, many, one)
             return crowd, await crowd.run()
 
     crowd, single = asyncio.run(run())
@@ -104,7 +148,7 @@ def test_another_persons_single_request_waits_for_one_turn_and_who_waits_hears_t
     assert crowd.left > MANY / 2
     positions = [position for position, _moment in crowd.heard]
     assert positions == sorted(set(positions), reverse=True)
-    assert MANY >= positions[0] > 1
+    assert positions[0] == MANY + 2
     begins = begun(service, name)
     own = begins.pop(crowd.stream_id)
     for position, moment in crowd.heard:

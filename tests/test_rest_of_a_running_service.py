@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from typing import Any
 
 import httpx
 import pytest
@@ -41,10 +42,15 @@ def test_restart_answers_only_when_another_process_is_ready(client, model, servi
 
 
 def test_system_names_each_of_our_processes_with_its_memory(client, model, service):
-    rows = {row["name"]: row for row in client.get("/api/v1/monitoring/system").json()["processes"]}
+    def told() -> dict[str, Any] | None:
+        rows = {row["name"]: row for row in client.get("/api/v1/monitoring/system").json()["processes"]}
+        there = {process.pid for process in service.processes()}
+        return rows if {row["pid"] for row in rows.values()} == there else None
+
+    # A child that looks at a model's file may run for a moment.
+    rows = wait_for(told, "each process is told, and no other")
     (replica,) = (name for name in rows if re.fullmatch(rf"{model}/\d+", name))
     assert set(rows) == {"serve", "web", "supervisor", replica}
-    assert {row["pid"] for row in rows.values()} == {process.pid for process in service.processes()}
     assert all(row["rss"] > 2**20 for row in rows.values())
 
 
@@ -53,7 +59,7 @@ def test_stats_and_metrics(client, model, service):
     assert stats["nodes"] == {"total": 1, "alive": 1, "drained": 0}
     assert stats["replicas"]["ready"] == 1
     assert stats["slots"]["total"] > 0
-    assert "django_http_requests_total" in httpx.get(f"{service.base_url}/metrics").text
+    assert "django_http_requests_total" in httpx.get(f"{service.base_url}/metrics", timeout=30).text
 
 
 def test_a_drained_machine_takes_no_request_until_it_is_resumed(client, model):

@@ -11,7 +11,7 @@ import httpx
 import psutil
 import pytest
 
-from tests.running_service import Service, running, wait_for
+from tests.running_service import Service, command_line, running, runs, wait_for
 
 pytestmark = pytest.mark.e2e
 MODEL = "smollm2-135m-instruct"
@@ -36,12 +36,20 @@ def newest(client: httpx.Client) -> dict[str, Any]:
 
 
 def measuring(service: Service) -> list[psutil.Process]:
-    return [process for process in service.processes() if "tunemodel" in process.cmdline()]
+    return [process for process in service.processes() if "tunemodel" in command_line(process)]
 
 
 def trial_engines(service: Service) -> list[psutil.Process]:
     mine = {process.pid for process in measuring(service)}
-    return [engine for engine in service.engines() if engine.ppid() in mine or engine.ppid() == 1]
+    return [engine for engine in service.engines() if parent_of(engine) in {*mine, 1}]
+
+
+def parent_of(process: psutil.Process) -> int:
+    """0: it has ended since it was found."""
+    try:
+        return process.ppid()
+    except psutil.Error:
+        return 0
 
 
 def start(service: Service, client: httpx.Client) -> None:
@@ -83,7 +91,7 @@ def test_killed_in_the_middle_the_row_says_so_and_no_engine_is_left(service: Ser
         child.kill()
     wait_for(lambda: newest(client)["state"] == "failed", "the row says so")
     assert "was killed" in newest(client)["summary"][0]
-    wait_for(lambda: not any(engine.is_running() for engine in engines), "no engine is left")
+    wait_for(lambda: not any(runs(engine) for engine in engines), "no engine is left")
 
 
 def test_a_model_that_is_not_there_is_told(service: Service, client: httpx.Client):

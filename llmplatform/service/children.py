@@ -25,6 +25,7 @@ FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 60.0
 GOOD_RUN = 30.0  # a child that ran this long starts with the shortest pause again
 GRACE = 9.0  # from asking a child to end to killing it
+KILLED_WITHIN = 2.0  # a process that was killed is gone in milliseconds, as long as it takes to give back its memory
 
 
 # A process group of its own, so that Ctrl-C in the terminal reaches only ``serve``.
@@ -77,9 +78,14 @@ def close_pipe(process: subprocess.Popen[bytes]) -> None:
 
 def kill_tree(process: subprocess.Popen[bytes]) -> None:
     """The last resort: the child and what it started."""
+    started: list[int] = []
     with contextlib.suppress(psutil.Error):
-        kill([child.pid for child in psutil.Process(process.pid).children(recursive=True)])
-    kill([process.pid])
+        started = [child.pid for child in psutil.Process(process.pid).children(recursive=True)]
+    kill([*started, process.pid])
+    # Nobody else waits for these, and ``serve`` promises that nothing is left when it has ended. Zombies are their reaper's.
+    deadline = time.monotonic() + KILLED_WITHIN
+    while any(process_identity.started_at(pid) for pid in started) and time.monotonic() < deadline:
+        time.sleep(0.01)
 
 
 def kill(pids: Sequence[int]) -> None:

@@ -140,7 +140,7 @@ def test_what_each_role_is_answered(world: World, role: str, tmp_path: Path) -> 
     assert tested is not None
     assert int(tested[1]) > 60, found.stdout[-2000:]
     if role != "anyone":  # so that it was not all about nobody
-        me = httpx.get(f"{world.service.base_url}/api/v1/auth/me", headers=caller.headers)
+        me = httpx.get(f"{world.service.base_url}/api/v1/auth/me", headers=caller.headers, timeout=30)
         assert me.json()["role"] == {"key": "user"}.get(role, role)
 
 

@@ -3,20 +3,18 @@ policy refused, or a request to another host fails the test."""
 
 from __future__ import annotations
 
-import json
 import secrets
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, expect, sync_playwright
 
+from tests import standin
 from tests.browser.chromium import launch
-from tests.running_service import Service, running
+from tests.running_service import Service, running, wait_for
 
 expect.set_options(timeout=15_000)
 DESKTOP = {"width": 1440, "height": 900}
@@ -143,19 +141,31 @@ def chat(page: Page, person: Person) -> Page:
 
 
 # -- answers that take as long as a test needs ---------------------------------------------------------------------------
-STANDIN = Path(__file__).resolve().parents[1] / "standin" / "llama_server.py"
+SLOW = {"chunks": 400, "token_seconds": 0.05, "answer": None}
 
 
 @pytest.fixture(scope="session")
 def slow_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A service whose engine is the stand-in: each answer is 400 words, one every 50 ms, whatever else the machine does."""
     folder = tmp_path_factory.mktemp("slow")
-    engine = folder / "llama-server"
-    switches = {"chunks": 400, "token_seconds": 0.05}
-    engine.write_text(f"#!/bin/sh\nexec {sys.executable} {STANDIN} --switches '{json.dumps(switches)}' \"$@\"\n")
-    engine.chmod(0o755)
+    engine = standin.write_executable(folder / "llama-server", **SLOW)
     with running(folder / "home", LLAMA_CPP_PATH=str(engine)) as started:
         yield started
+
+
+@pytest.fixture
+def switch(slow_service: Service) -> Iterator[Callable[..., None]]:
+    """Changes switches of the slow engine, for an answer under way too. At the end it is slow again."""
+    wait_for(slow_service.model_is_ready, "the stand-in")
+    (engine,) = slow_service.engines()
+    argv = engine.cmdline()
+    port = argv[argv.index("--port") + 1]
+
+    def switched(**switches: object) -> None:
+        httpx.post(f"http://127.0.0.1:{port}/standin", json=switches, timeout=20).raise_for_status()
+
+    yield switched
+    switched(**SLOW)
 
 
 @pytest.fixture(scope="session")
@@ -169,10 +179,14 @@ def slow_watch(slow_service: Service) -> Iterator[Watch]:
 
 
 @pytest.fixture
-def slow_chat(chromium: Browser, slow_service: Service, slow_person: Person, slow_watch: Watch) -> Iterator[Page]:
+def slow_context(chromium: Browser, slow_service: Service, slow_watch: Watch) -> Iterator[NewContext]:
+    yield from contexts(chromium, slow_service, slow_watch)
+
+
+@pytest.fixture
+def slow_chat(slow_context: NewContext, slow_person: Person) -> Iterator[Page]:
     """As ``chat``, with the slow engine. An answer still being written at the end is stopped."""
-    for make in contexts(chromium, slow_service, slow_watch):
-        page = new_chat(make().new_page(), slow_person)
-        yield page
-        page.evaluate("document.getElementById('stop').click()")  # hidden, and without effect, when nothing is written
-        expect(page.locator("#send")).to_be_visible()
+    page = new_chat(slow_context().new_page(), slow_person)
+    yield page
+    page.evaluate("document.getElementById('stop').click()")  # hidden, and without effect, when nothing is written
+    expect(page.locator("#send")).to_be_visible()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.conftest import NewContext, Person, contexts, registered
-from tests.browser.test_chat_page import SHORT, ask, last_answer, wait_for_end
+from tests.browser.conftest import Person, registered
+from tests.browser.test_chat_page import SHORT, ask, last_answer, wait_for_end, wait_for_text
 
 pytestmark = pytest.mark.e2e
 
@@ -14,11 +14,6 @@ NOTES = {
     "en-US": "The answer ends here: your balance does not pay for more.",
     "zh-CN": "回答到此为止：余额不足以继续生成。",
 }
-
-
-@pytest.fixture
-def slow_context(chromium, slow_service, slow_watch) -> NewContext:
-    yield from contexts(chromium, slow_service, slow_watch)
 
 
 @pytest.fixture
@@ -36,15 +31,18 @@ def poor_person(slow_service) -> Person:
 
 
 @pytest.mark.parametrize("language", NOTES)
-def test_an_answer_cut_to_the_balance(slow_context, poor_person, language):
+def test_an_answer_cut_to_the_balance(slow_context, poor_person, switch, language):
     page = slow_context(locale=language).new_page()
     page.goto("/login")
     page.locator("[name=username]").fill(poor_person.name)
     page.locator("[name=password]").fill(poor_person.password)
     page.locator("main form button.primary").click()
     expect(page.locator("main[data-line=up]")).to_be_attached()
+    switch(token_seconds=1)
     ask(page, SHORT)
+    wait_for_text(page)
     expect(last_answer(page).locator(".cut")).to_be_hidden()
+    switch(token_seconds=0)
     wait_for_end(page)
     expect(last_answer(page).locator(".cut")).to_be_visible()
     expect(last_answer(page).locator(".cut")).to_have_text(NOTES[language])

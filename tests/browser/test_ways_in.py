@@ -58,7 +58,7 @@ def make_context(chromium: Browser, guarded: Service, guarded_watch: Watch) -> I
 def somebody(guarded: Service) -> Person:
     person = Person("person-" + secrets.token_hex(3))
     body = {"username": person.name, "password": person.password}
-    assert httpx.post(f"{guarded.base_url}/api/v1/auth/register", json=body).status_code == 201
+    assert httpx.post(f"{guarded.base_url}/api/v1/auth/register", json=body, timeout=30).status_code == 201
     return person
 
 
@@ -185,16 +185,16 @@ def test_an_administrator_sets_one_up_before_anything_else(make_context: NewCont
     page.goto("/admin/")
     expect(page).to_have_url(re.compile("/account/security$"))
     body = {"username": admin.name, "password": admin.password}
-    refused = httpx.post(f"{guarded.base_url}/api/v1/auth/login", json=body)
+    refused = httpx.post(f"{guarded.base_url}/api/v1/auth/login", json=body, timeout=30)
     assert (refused.status_code, refused.json()["error"]["code"]) == (403, "second_factor_setup_required")
     _app, codes = set_up(page, admin)
     page.get_by_role("link", name="I have kept them").click()
     expect(page.locator("#composer")).to_be_attached()
     page.goto("/admin/")
     expect(page).to_have_url(re.compile("/admin/$"))
-    asked = httpx.post(f"{guarded.base_url}/api/v1/auth/login", json=body)
+    asked = httpx.post(f"{guarded.base_url}/api/v1/auth/login", json=body, timeout=30)
     assert (asked.status_code, asked.json()["error"]["code"]) == (401, "second_factor_required")
-    answer = httpx.post(f"{guarded.base_url}/api/v1/auth/login", json={**body, "otp": codes[0]})
+    answer = httpx.post(f"{guarded.base_url}/api/v1/auth/login", json={**body, "otp": codes[0]}, timeout=30)
     assert answer.status_code == 200
     lost = guarded.command("resetsecondfactor", admin.name)
     assert lost.returncode == 0, lost.stderr

@@ -110,13 +110,16 @@ def test_a_refusal_in_the_middle(both: Both) -> None:
 def test_a_stream_of_messages_has_its_first_event(both: Both) -> None:
     """An engine leaves it out where the first letter takes several tokens; with random weights one answer in eight begins so."""
     start = {"model": "tiny", "max_tokens": 6, "temperature": 0, "stream": True, "reasoning_format": "none"}
+    start["cache_prompt"] = False  # with a part of it read already, the same numbers come about in another order
     for number in range(200):
         body = {**start, "messages": [{"role": "user", "content": f"Say {number}."}]}
+        both.wait_until_idle("tiny")
         theirs = both.engines["tiny"].post("/v1/messages", json=body)
         if "message_start" not in theirs.text:
             break
     else:
         pytest.skip("this engine leaves nothing out: gateway/message_start.py can go")
+    both.wait_until_idle("tiny")
     ours = both.gateway.post("/v1/messages", json=body)
     (name, first), *others = comparing.events_of(ours.text)
     assert name == first["type"] == "message_start"

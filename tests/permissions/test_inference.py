@@ -110,7 +110,7 @@ def test_websockets(world: World, caller: str) -> None:
         outputs = [await socket.receive_output(5)]
         if "not_found" not in outputs[0]["text"]:
             outputs.append(await socket.receive_output(5))
-        await socket.disconnect()
+        await socket.disconnect(timeout=10)
         return [output.get("code") or json.loads(output["text"])["code"] for output in outputs]
 
     for path, least, scopes in WEBSOCKET_ROWS:

@@ -305,7 +305,7 @@ def test_on_the_websocket(world: World, ann: Ann, kind: type, bob: str) -> None:
         for text in ({"type": "auth", "token": token}, message):
             await socket.send_to(text_data=json.dumps(text, default=str))
         output = await socket.receive_output(5)
-        await socket.disconnect()
+        await socket.disconnect(timeout=10)
         return json.loads(output["text"])
 
     for token in (world.tokens[bob], key_of(world.people[bob], *SCOPES)):

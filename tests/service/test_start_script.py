@@ -12,7 +12,8 @@ import pytest
 
 from tests.running_service import PROJECT, wait_for
 
-# Plays python, venv and pip: writes down what it is asked for. `slow` in its folder makes pip wait until the file is gone.
+# Plays python, venv and pip: writes down what it is asked for. A FIFO `slow` in its folder makes pip wait until somebody has
+# opened and closed it: in a loop of short programs bash would miss a Ctrl-C that comes just when one of them has ended.
 PYTHON = """#!/usr/bin/env bash
 notes="{notes}"
 case "$*" in
@@ -22,7 +23,7 @@ case "$*" in
   "-m pip --version") exit 0 ;;
   "-m pip install"*)
     echo install >>"$notes/installs"
-    while [ -e "$notes/slow" ]; do sleep 0.05; done ;;
+    [ ! -e "$notes/slow" ] || cat "$notes/slow" ;;
   *) echo "$*" >"$notes/arguments"
     echo "handed over: ${{*: -1}} in $PWD" ;;
 esac
@@ -139,10 +140,12 @@ def test_help_in_both_languages(clone):
 
 
 def test_twice_at_once_installs_once(clone):
-    (clone.notes / "slow").touch()
+    slow = clone.notes / "slow"
+    os.mkfifo(slow)
     first, second = clone.start(), clone.start()
     wait_for(clone.installs, "the installation")
-    (clone.notes / "slow").unlink()
+    with slow.open("w"):
+        slow.unlink()
     outputs = [process.communicate(timeout=60)[0] for process in (first, second)]
     assert [process.returncode for process in (first, second)] == [0, 0]
     assert all("handed over: serve" in output for output in outputs)
@@ -151,7 +154,7 @@ def test_twice_at_once_installs_once(clone):
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_an_interrupted_installation_is_done_again(clone, number):
-    (clone.notes / "slow").touch()
+    os.mkfifo(clone.notes / "slow")
     process = clone.start()
     wait_for(clone.installs, "the installation")
     os.killpg(process.pid, number)
