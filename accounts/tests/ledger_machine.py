@@ -282,8 +282,8 @@ class Ledger(RuleBasedStateMachine):
         """And the sweeps run, each twice."""
         self._later(hours)
         for _time in range(2):
-            credits.expire_lots()
-            credits.give_allowances()
+            credits.expire_lots(seconds=60)
+            credits.give_allowances(seconds=60)
         for number, purse in enumerate(self.purses):
             purse.expire(self.now, self._held(number))
         self._give_allowances()

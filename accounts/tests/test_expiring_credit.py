@@ -284,8 +284,8 @@ def test_a_wallet_that_fails_stops_none_of_those_behind_it(make_user, monkeypatc
         return real(batch, wallet, now)
 
     monkeypatch.setattr(lots, "expire", expire)
-    assert credits.expire_lots(NEXT) == 2 * 50 * PRICE
-    assert credits.give_allowances(NEXT) == 2
+    assert credits.expire_lots(NEXT, seconds=60) == 2 * 50 * PRICE
+    assert credits.give_allowances(NEXT, seconds=60) == 2
     assert [record.getMessage() for record in caplog.records] == [f"wallet {wallets[0].pk} was left as it is"] * 2
     monkeypatch.undo()
     monkeypatch.setattr(timezone, "now", lambda: NEXT)

@@ -45,7 +45,7 @@ def test_records_older_than_that_go_and_the_sums_stay(ten_days: User, settings) 
     settings.USAGE_RETENTION_DAYS = 4
     hours = list(UsageHour.objects.values())
     entries = LedgerEntry.objects.count()
-    assert usage.clean_up() == 6
+    assert usage.clean_up(seconds=60) == 6
     assert kept() == ["r0", "r1", "r2", "r3"]
     assert list(UsageHour.objects.values()) == hours
     assert LedgerEntry.objects.count() == entries
@@ -55,7 +55,7 @@ def test_records_older_than_that_go_and_the_sums_stay(ten_days: User, settings) 
 
 def test_a_request_settled_again_after_its_record_is_gone_costs_nothing_more(ten_days: User, settings) -> None:
     settings.USAGE_RETENTION_DAYS = 4
-    usage.clean_up()
+    usage.clean_up(seconds=60)
     before = LedgerEntry.objects.count()
     use(ten_days, 9, timezone.now() - timedelta(days=9))
     assert LedgerEntry.objects.count() == before
@@ -94,5 +94,5 @@ def test_the_rows_are_found_by_the_index(ten_days: User) -> None:
 def test_it_says_how_many(ten_days: User, settings, caplog) -> None:
     settings.USAGE_RETENTION_DAYS = 4
     with caplog.at_level(logging.INFO, logger="accounts.usage"):
-        usage.clean_up()
+        usage.clean_up(seconds=60)
     assert "deleted 6 usage records" in caplog.text
