@@ -234,7 +234,7 @@ def _harmless(message: str) -> str:
 def expect_bytes_soon(response: aiohttp.ClientResponse) -> None:
     """Once an answer flows, silence means something else than a long prompt."""
     connection = response.connection
-    if connection is not None and connection.protocol is not None and not response.content.is_eof():
+    if connection is not None and connection.protocol is not None:
         connection.protocol.read_timeout = settings.SILENCE_SECONDS
         connection.protocol.start_timeout()  # the one that runs is for the first byte
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import socket
 import tempfile
 from pathlib import Path
+
+import filelock
 
 # Below the ports that Linux gives to outgoing connections and to servers that ask for any (32768 and up): nobody who does not
 # name a port of ours gets one, however long it takes until our server binds it.
@@ -27,13 +28,10 @@ def free_port() -> int:
 
 
 def _next_in_turn() -> int:
-    with _NEXT.open("a+") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        file.seek(0)
-        written = file.read()
+    with filelock.FileLock(f"{_NEXT}.lock"):
+        written = _NEXT.read_text() if _NEXT.exists() else ""
         port = int(written) if written.isdigit() else FIRST
-        file.truncate(0)
-        file.write(str(port + ROOM if port + 2 * ROOM <= LAST else FIRST))
+        _NEXT.write_text(str(port + ROOM if port + 2 * ROOM <= LAST else FIRST))
     return port
 
 

@@ -20,7 +20,7 @@ import httpx
 import pytest
 
 from accounts import journal, quota
-from gateway.tests.conftest import CONTEXT, Service, python_in, until, web
+from gateway.tests.conftest import CONTEXT, Service, hold, python_in, until, web
 from tests.standin import truth
 
 pytestmark = pytest.mark.e2e
@@ -80,15 +80,9 @@ class Asker:
         with self.service.http(user) as http:
             return self.found(http.post(path, json=body or self.body()))
 
-    @contextlib.contextmanager
-    def connection(self, **fields: object) -> Iterator[socket.socket]:
-        """A request that is sent; at the end its client hangs up."""
-        raw = json.dumps(self.body(**fields)).encode()
-        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(raw)}\r\n"
-        head += f"Content-Type: application/json\r\nAuthorization: Bearer {self.service.tokens['ann']}\r\n\r\n"
-        with socket.create_connection(("127.0.0.1", int(self.service.url.rsplit(":", 1)[1]))) as connection:
-            connection.sendall(head.encode() + raw)
-            yield connection
+    def connection(self, **fields: object) -> socket.socket:
+        """A request that is sent; when it is closed its client hangs up."""
+        return hold(self.service, **{"stream": False, **self.body(**fields)})
 
     def all_ended(self) -> bool:
         """Whether each stand-in that was asked has noted how much it made."""
